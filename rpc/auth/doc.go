@@ -1,0 +1,2 @@
+// Package auth runs the OPAQUE ceremonies of registration and login.
+package auth
