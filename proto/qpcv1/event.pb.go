@@ -98,6 +98,7 @@ type Event struct {
 	//	*Event_DrainedReleased
 	//	*Event_ReceiptsExpired
 	//	*Event_SnapshotTaken
+	//	*Event_RequestAnswered
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -289,6 +290,15 @@ func (x *Event) GetSnapshotTaken() *SnapshotTaken {
 	return nil
 }
 
+func (x *Event) GetRequestAnswered() *RequestAnswered {
+	if x != nil {
+		if x, ok := x.Body.(*Event_RequestAnswered); ok {
+			return x.RequestAnswered
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -353,6 +363,10 @@ type Event_SnapshotTaken struct {
 	SnapshotTaken *SnapshotTaken `protobuf:"bytes,31,opt,name=snapshot_taken,json=snapshotTaken,proto3,oneof"`
 }
 
+type Event_RequestAnswered struct {
+	RequestAnswered *RequestAnswered `protobuf:"bytes,32,opt,name=request_answered,json=requestAnswered,proto3,oneof"`
+}
+
 func (*Event_ServerConfigured) isEvent_Body() {}
 
 func (*Event_KeyTransparencyEntry) isEvent_Body() {}
@@ -382,6 +396,8 @@ func (*Event_DrainedReleased) isEvent_Body() {}
 func (*Event_ReceiptsExpired) isEvent_Body() {}
 
 func (*Event_SnapshotTaken) isEvent_Body() {}
+
+func (*Event_RequestAnswered) isEvent_Body() {}
 
 // Receipt makes a mutation safe to retry: the same request_id gets the same
 // outcome, another body under it is refused.
@@ -1484,6 +1500,45 @@ func (x *SnapshotTaken) GetDigest() []byte {
 	return nil
 }
 
+// RequestAnswered carries only the receipt of a command whose other events were
+// already applied when its outcome became known (it read its own effects after
+// the last of them).
+type RequestAnswered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequestAnswered) Reset() {
+	*x = RequestAnswered{}
+	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequestAnswered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequestAnswered) ProtoMessage() {}
+
+func (x *RequestAnswered) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequestAnswered.ProtoReflect.Descriptor instead.
+func (*RequestAnswered) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{18}
+}
+
 type MessageEnqueued_Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	DeviceKey     []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
@@ -1494,7 +1549,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	mi := &file_qpc_v1_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1561,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	mi := &file_qpc_v1_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1595,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x11qpc/v1/auth.proto\"\xf4\b\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x11qpc/v1/auth.proto\"\xba\t\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -1559,7 +1614,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x10messages_expired\x18\x18 \x01(\v2\x17.qpc.v1.MessagesExpiredH\x00R\x0fmessagesExpired\x12D\n" +
 	"\x10drained_released\x18\x19 \x01(\v2\x17.qpc.v1.DrainedReleasedH\x00R\x0fdrainedReleased\x12D\n" +
 	"\x10receipts_expired\x18\x1e \x01(\v2\x17.qpc.v1.ReceiptsExpiredH\x00R\x0freceiptsExpired\x12>\n" +
-	"\x0esnapshot_taken\x18\x1f \x01(\v2\x15.qpc.v1.SnapshotTakenH\x00R\rsnapshotTakenB\x06\n" +
+	"\x0esnapshot_taken\x18\x1f \x01(\v2\x15.qpc.v1.SnapshotTakenH\x00R\rsnapshotTaken\x12D\n" +
+	"\x10request_answered\x18  \x01(\v2\x17.qpc.v1.RequestAnsweredH\x00R\x0frequestAnsweredB\x06\n" +
 	"\x04body\"\x95\x01\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\fR\x06caller\x12\x16\n" +
@@ -1660,7 +1716,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\tbefore_ms\x18\x01 \x01(\x04R\bbeforeMs\";\n" +
 	"\rSnapshotTaken\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\fR\x06digestB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\x06digest\x18\x02 \x01(\fR\x06digest\"\x11\n" +
+	"\x0fRequestAnsweredB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_event_proto_rawDescOnce sync.Once
@@ -1675,7 +1732,7 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),       // 0: qpc.v1.SessionsEnded.Cause
 	(*Event)(nil),                  // 1: qpc.v1.Event
@@ -1696,8 +1753,9 @@ var file_qpc_v1_event_proto_goTypes = []any{
 	(*DrainedReleased)(nil),        // 16: qpc.v1.DrainedReleased
 	(*ReceiptsExpired)(nil),        // 17: qpc.v1.ReceiptsExpired
 	(*SnapshotTaken)(nil),          // 18: qpc.v1.SnapshotTaken
-	(*MessageEnqueued_Target)(nil), // 19: qpc.v1.MessageEnqueued.Target
-	(SessionScope)(0),              // 20: qpc.v1.SessionScope
+	(*RequestAnswered)(nil),        // 19: qpc.v1.RequestAnswered
+	(*MessageEnqueued_Target)(nil), // 20: qpc.v1.MessageEnqueued.Target
+	(SessionScope)(0),              // 21: qpc.v1.SessionScope
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	2,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -1716,16 +1774,17 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	16, // 13: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
 	17, // 14: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
 	18, // 15: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
-	5,  // 16: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	5,  // 17: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	20, // 18: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 19: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	19, // 20: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	19, // 16: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
+	5,  // 17: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	5,  // 18: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	21, // 19: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 20: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	20, // 21: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -1750,6 +1809,7 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_DrainedReleased)(nil),
 		(*Event_ReceiptsExpired)(nil),
 		(*Event_SnapshotTaken)(nil),
+		(*Event_RequestAnswered)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1757,7 +1817,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -44,9 +44,7 @@ type SealedContent struct {
 	TimeMs    uint64 `protobuf:"varint,7,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	Plaintext []byte `protobuf:"bytes,8,opt,name=plaintext,proto3" json:"plaintext,omitempty"`
 	// qpc-message-v1 by the device key, 64 bytes.
-	Signature []byte `protobuf:"bytes,9,opt,name=signature,proto3" json:"signature,omitempty"`
-	// Zeros that round the length up, so that it tells less.
-	Padding       []byte `protobuf:"bytes,15,opt,name=padding,proto3" json:"padding,omitempty"`
+	Signature     []byte `protobuf:"bytes,9,opt,name=signature,proto3" json:"signature,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,18 +142,11 @@ func (x *SealedContent) GetSignature() []byte {
 	return nil
 }
 
-func (x *SealedContent) GetPadding() []byte {
-	if x != nil {
-		return x.Padding
-	}
-	return nil
-}
-
 var File_qpc_v1_sealed_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_sealed_proto_rawDesc = "" +
 	"\n" +
-	"\x13qpc/v1/sealed.proto\x12\x06qpc.v1\"\xd7\x02\n" +
+	"\x13qpc/v1/sealed.proto\x12\x06qpc.v1\"\xbd\x02\n" +
 	"\rSealedContent\x12\x16\n" +
 	"\x06sender\x18\x01 \x01(\tR\x06sender\x12.\n" +
 	"\x13sender_identity_key\x18\x02 \x01(\fR\x11senderIdentityKey\x12*\n" +
@@ -166,8 +157,7 @@ const file_qpc_v1_sealed_proto_rawDesc = "" +
 	"\x02id\x18\x06 \x01(\fR\x02id\x12\x17\n" +
 	"\atime_ms\x18\a \x01(\x04R\x06timeMs\x12\x1c\n" +
 	"\tplaintext\x18\b \x01(\fR\tplaintext\x12\x1c\n" +
-	"\tsignature\x18\t \x01(\fR\tsignature\x12\x18\n" +
-	"\apadding\x18\x0f \x01(\fR\apaddingB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\tsignature\x18\t \x01(\fR\tsignatureB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_sealed_proto_rawDescOnce sync.Once
