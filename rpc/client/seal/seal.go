@@ -176,17 +176,17 @@ func VerifySender(content *pb.SealedContent, keyset *pb.KeySet) error {
 	return ErrForeignDevice
 }
 
-// signed is the statement qpc-message-v1 over the content.
+// signed is the statement qpc-message-v1 over the content, whose id has 16 bytes.
 func signed(serverName string, c *pb.SealedContent) statement.Message {
 	return statement.Message{
-		ServerName:        serverName,
-		SenderIdentityKey: c.GetSenderIdentityKey(),
-		SenderDeviceKey:   c.GetSenderDeviceKey(),
-		RecipientKey:      c.GetRecipientIdentityKey(),
-		ChannelID:         c.GetChannelId(),
-		ID:                c.GetId(),
-		TimeMS:            c.GetTimeMs(),
-		PlaintextHash:     sha256.Sum256(c.GetPlaintext()),
+		ServerName:    serverName,
+		SenderKey:     c.GetSenderIdentityKey(),
+		DeviceKey:     c.GetSenderDeviceKey(),
+		RecipientKey:  c.GetRecipientIdentityKey(),
+		ChannelID:     c.GetChannelId(),
+		ID:            [16]byte(c.GetId()),
+		TimeMS:        c.GetTimeMs(),
+		PlaintextHash: sha256.Sum256(c.GetPlaintext()),
 	}
 }
 
