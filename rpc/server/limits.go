@@ -60,11 +60,6 @@ const (
 const (
 	// maxWorkers is how many requests are read and handled at a time.
 	maxWorkers = 4_096
-	// recursionLimit of nested protobuf messages.
-	recursionLimit = 16
-	// maxElements is how many sub-messages, strings and byte strings one
-	// request may hold: empty ones cost far more in memory than on the wire.
-	maxElements = 8_192
 	// initialBuffer is what a request is read into; it grows with the data
 	// that came, never by the announced length.
 	initialBuffer = 4 << 10

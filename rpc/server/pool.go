@@ -2,24 +2,25 @@ package server
 
 import "sync"
 
-// pool runs tasks on a bounded number of goroutines and keeps idle ones, whose
-// stacks have grown to what a request needs.
-type pool struct {
+// maxIdle is how many workers wait when there is nothing to do.
+const maxIdle = 256
+
+// pool handles tasks on a bounded number of goroutines and keeps idle ones,
+// whose stacks have grown to what a request needs.
+type pool[T any] struct {
+	handle  func(T)
 	slots   chan struct{}
-	tasks   chan func()
+	tasks   chan T
 	running sync.WaitGroup
 }
 
-func newPool(size int) *pool {
-	return &pool{slots: make(chan struct{}, size), tasks: make(chan func())}
+func newPool[T any](size int, handle func(T)) *pool[T] {
+	return &pool[T]{handle: handle, slots: make(chan struct{}, size), tasks: make(chan T)}
 }
-
-// maxIdle is how many goroutines wait for a task when there is none.
-const maxIdle = 256
 
 // run hands a task to an idle worker or starts one; when all are busy it waits.
 // It must not be called after close.
-func (p *pool) run(task func()) {
+func (p *pool[T]) run(task T) {
 	select {
 	case p.tasks <- task:
 		return
@@ -32,33 +33,30 @@ func (p *pool) run(task func()) {
 	}
 }
 
-func (p *pool) work(task func()) {
+func (p *pool[T]) work(task T) {
 	defer func() { <-p.slots }()
-	for {
-		task()
-		if len(p.slots) > maxIdle {
-			// Others are enough; but take what waits already.
-			select {
-			case next, ok := <-p.tasks:
-				if !ok {
-					return
-				}
-				task = next
-				continue
-			default:
-				return
-			}
-		}
-		next, ok := <-p.tasks
-		if !ok {
-			return
-		}
-		task = next
+	for ok := true; ok; task, ok = p.next() {
+		p.handle(task)
+	}
+}
+
+// next waits for a task; a worker of many takes only one that waits already.
+func (p *pool[T]) next() (T, bool) {
+	if len(p.slots) <= maxIdle {
+		task, ok := <-p.tasks
+		return task, ok
+	}
+	select {
+	case task, ok := <-p.tasks:
+		return task, ok
+	default:
+		var none T
+		return none, false
 	}
 }
 
 // close waits for the tasks that run and ends the workers.
-func (p *pool) close() {
+func (p *pool[T]) close() {
 	close(p.tasks)
 	p.running.Wait()
 }
