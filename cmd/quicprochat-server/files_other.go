@@ -1,0 +1,6 @@
+//go:build !unix
+
+package main
+
+// restrictFiles does nothing where files have no modes.
+func restrictFiles() {}

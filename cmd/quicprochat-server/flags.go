@@ -1,0 +1,107 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+
+	"github.com/alecthomas/kong"
+
+	"quicprochat/rpc/server"
+)
+
+// grammar is the command line. The tag var names a flag's environment variable;
+// docs/configuration.md is written from these tags by a test.
+type grammar struct {
+	Serve serveCommand `cmd:"" default:"withargs" help:"Serve until SIGTERM or SIGINT; the first start creates the data directory."`
+	Init  initCommand  `cmd:"" help:"Create the data directory and stop, without serving."`
+	Demo  demoCommand  `cmd:"" help:"Show in half a minute that no message gets lost: two people, one kill -9, one proof."`
+
+	Version versionFlag `help:"Print version, commit and Go version."`
+}
+
+// directoryFlags are those of every command that opens a data directory.
+type directoryFlags struct {
+	DataDir    string `default:"data" var:"QPC_DATA_DIR" placeholder:"DIR" help:"Directory of the log, the keys and everything else the server keeps."`
+	ServerName string `var:"QPC_SERVER_NAME" placeholder:"NAME" shown:"the stored name; at creation localhost" help:"DNS name of this server, stored at creation and final from then on: it stands in what users sign. Federation needs a real name."`
+}
+
+// serveCommand is the daemon.
+type serveCommand struct {
+	Listen         string `default:"0.0.0.0:5001" var:"QPC_LISTEN" placeholder:"HOST:PORT" help:"UDP address of the QUIC listener. 0.0.0.0 takes IPv6 too; port 0 takes a free port."`
+	directoryFlags `embed:""`
+	TLSCert        string `name:"tls-cert" var:"QPC_TLS_CERT" placeholder:"FILE" shown:"data/server-cert.der" help:"TLS certificate (DER; a chain: concatenated, leaf first). The default follows --data-dir. Made, together with its key, when both files are missing; read again on SIGHUP."`
+	TLSKey         string `name:"tls-key" var:"QPC_TLS_KEY" placeholder:"FILE" shown:"data/server-key.der" help:"Private key of the certificate (DER, mode 0600). The default follows --data-dir."`
+	Limits         string `default:"default" enum:"default,off" var:"QPC_LIMITS" placeholder:"default|off" help:"off: no rate limits and quotas, for benchmarks; refused unless --listen is a loopback address."`
+	AcceptTime     bool   `help:"Start once although the clock contradicts the log (newest event over 5 minutes ahead, or over 7 days ago). No variable: it is a decision about one start."`
+	NoCreate       bool   `var:"QPC_NO_CREATE" help:"Never create a data directory, so that an unmounted disk does not look like a new server. For service units."`
+	MetricsListen  string `var:"QPC_METRICS_LISTEN" placeholder:"HOST:PORT" shown:"off" help:"TCP address for Prometheus, path /metrics, plain HTTP: use a loopback address."`
+}
+
+// initCommand creates a data directory.
+type initCommand struct {
+	directoryFlags `embed:""`
+}
+
+// demoCommand shows the server at work.
+type demoCommand struct {
+	Keep bool `help:"Keep the folder with the demonstration's data directory and print where it is."`
+}
+
+// limits converts the flag for Boot.
+func (c *serveCommand) limits() server.Limits { return server.Limits(c.Limits) }
+
+// certificate gives the pair's paths: both empty for the data directory's own.
+// Each flag has its default by itself, so that one alone can be given.
+func (c *serveCommand) certificate() (cert, key string) {
+	if c.TLSCert == "" && c.TLSKey == "" {
+		return "", ""
+	}
+	cert, key = c.TLSCert, c.TLSKey
+	if cert == "" {
+		cert = filepath.Join(c.DataDir, "server-cert.der")
+	}
+	if key == "" {
+		key = filepath.Join(c.DataDir, "server-key.der")
+	}
+	return cert, key
+}
+
+// Validate refuses what can't be meant before anything is touched. Kong calls
+// it after parsing.
+func (c *serveCommand) Validate(*kong.Context) error {
+	if err := checkAddress("--listen", c.Listen); err != nil {
+		return err
+	}
+	if c.MetricsListen != "" {
+		if err := checkAddress("--metrics-listen", c.MetricsListen); err != nil {
+			return err
+		}
+	}
+	return c.directoryFlags.check()
+}
+
+// Validate is called by kong after parsing.
+func (c *initCommand) Validate(*kong.Context) error { return c.directoryFlags.check() }
+
+func (f *directoryFlags) check() error {
+	if f.DataDir == "" {
+		return errors.New("--data-dir is empty: name a directory")
+	}
+	return nil
+}
+
+func checkAddress(flag, address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%s %q is no address: give HOST:PORT, such as 0.0.0.0:5001 or [::1]:5001", flag, address)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%s %q has no port number: give 0 to 65535 after the colon", flag, address)
+	} else if strconv.FormatUint(n, 10) != port {
+		return fmt.Errorf("%s %q has a port with leading zeros or signs: write %d", flag, address, n)
+	}
+	return nil
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+const usage = `quicprochat-server stores and forwards end-to-end encrypted messages over QUIC.
+It reads none of them: people's keys stay on their devices.
+
+Usage:
+  quicprochat-server [serve] [flags]   serve; the first start creates everything it needs
+  quicprochat-server init [flags]      create the data directory, do not serve
+  quicprochat-server demo [--keep]     see in half a minute what it promises
+
+Examples:
+  quicprochat-server --listen 127.0.0.1:5001
+        a server for this machine only, in the folder data
+  quicprochat-server init --data-dir /var/lib/quicprochat --server-name chat.example.org
+  quicprochat-server --data-dir /var/lib/quicprochat --no-create
+        once as an administrator, then as a service that never starts afresh by mistake
+  QPC_LOG=debug quicprochat-server --metrics-listen 127.0.0.1:9100
+        more to read, and counters for Prometheus
+  kill -TERM PID    finish what runs, close the stores, exit 0
+  kill -HUP PID     read the certificate files again
+`
+
+const logHelp = `Log: text on standard error, level from QPC_LOG, else RUST_LOG (trace, debug, info,
+warn, error, off; default info). What people and programs wait for is on standard
+output; its first line is: listening HOST:PORT server-name NAME
+
+Memory: the garbage collector runs with GOGC=400 below 60 % of the memory of the
+machine or container; GOGC and GOMEMLIMIT override it.
+`
+
+// printHelp prints help for the program or for one command.
+func printHelp(_ kong.HelpOptions, parsed *kong.Context) error {
+	var b bytes.Buffer
+	model := parsed.Model
+	switch selected := parsed.Selected(); {
+	case selected == nil || selected.Name == "serve":
+		b.WriteString(usage)
+		for _, child := range model.Children {
+			if child.Name == "serve" {
+				writeFlags(&b, "Flags of serve (init has --data-dir and --server-name, too):", child.Flags)
+			}
+		}
+		b.WriteString("\nA flag beats its variable, the variable beats the default.\n\n" + logHelp + "\nExit codes:\n")
+		for _, e := range exitMeaning {
+			writeColumns(&b, 8, e.code, e.meaning)
+		}
+	default:
+		fmt.Fprintf(&b, "quicprochat-server %s: %s\n", selected.Name, selected.Help)
+		if detail := commandHelp[selected.Name]; detail != "" {
+			b.WriteString("\n" + detail)
+		}
+		writeFlags(&b, "Flags:", selected.Flags)
+	}
+	_, err := parsed.Stdout.Write(b.Bytes())
+	return err
+}
+
+// commandHelp tells about commands what their flags don't.
+var commandHelp = map[string]string{
+	"init": `Makes keys, log and first record, then stops. In a directory that is a server's
+already it changes nothing and checks that name, keys and log belong together.
+
+Example:
+  quicprochat-server init --data-dir /var/lib/quicprochat --server-name chat.example.org
+`,
+	"demo": `Starts a server in a temporary folder on a free loopback port, registers two
+people over real QUIC, sends a message, kills the server with SIGKILL, starts it
+again, receives the message, stops the server and proves from the stopped log that
+the message's event is in its Merkle tree. Exit code 0 means that each step held.
+`,
+}
+
+// writeFlags writes each flag with its meaning, default and variable.
+func writeFlags(w io.Writer, title string, flags []*kong.Flag) {
+	fmt.Fprintf(w, "\n%s\n", title)
+	for _, flag := range flags {
+		if flag.Name == "help" {
+			continue
+		}
+		writeColumns(w, 30, flagName(flag), flag.Help+flagOrigin(flag))
+	}
+}
+
+func flagName(flag *kong.Flag) string {
+	if flag.IsBool() {
+		return "--" + flag.Name
+	}
+	return "--" + flag.Name + " " + flag.PlaceHolder
+}
+
+// flagDefault is the default as people read it.
+func flagDefault(flag *kong.Flag) string {
+	if shown := flag.Tag.Get("shown"); shown != "" {
+		return shown
+	}
+	return flag.Default
+}
+
+func flagOrigin(flag *kong.Flag) string {
+	var parts []string
+	if d := flagDefault(flag); d != "" {
+		parts = append(parts, "default: "+d)
+	}
+	if v := flag.Tag.Get("var"); v != "" {
+		parts = append(parts, "variable: "+v)
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, "; ") + ")"
+}
+
+// writeColumns writes a name and its text, wrapped at 100 columns beside it.
+func writeColumns(w io.Writer, indent int, name, text string) {
+	const width = 100
+	margin := strings.Repeat(" ", indent)
+	line := "  " + name
+	if len(line) >= indent {
+		fmt.Fprintln(w, line)
+		line = margin
+	} else {
+		line += margin[len(line):]
+	}
+	for i, word := range strings.Fields(text) {
+		if i > 0 && len(line)+1+len(word) > width {
+			fmt.Fprintln(w, line)
+			line = margin + word
+			continue
+		}
+		if i > 0 {
+			line += " "
+		}
+		line += word
+	}
+	fmt.Fprintln(w, line)
+}
