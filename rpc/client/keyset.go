@@ -1,0 +1,73 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+
+	"quicprochat/kt/statement"
+	pb "quicprochat/proto/qpcv1"
+)
+
+// ErrKeySet: a KeySet that the server handed out is not signed by the identity
+// it was asked for, or breaks the rules of KeySets. It must not be used.
+var ErrKeySet = errors.New("the server handed out an invalid KeySet")
+
+// checkKeySet holds a reply against the identity it is about; an absent KeySet
+// is fine.
+func (c *Client) checkKeySet(identity []byte, ks *pb.KeySet) error {
+	if ks == nil {
+		return nil
+	}
+	if !bytes.Equal(ks.IdentityKey, identity) {
+		return fmt.Errorf("%w: it is of another identity", ErrKeySet)
+	}
+	if err := statement.VerifyKeySet(c.cfg.ServerName, ks); err != nil {
+		return fmt.Errorf("%w: %w", ErrKeySet, err)
+	}
+	return nil
+}
+
+func (c *Client) checkKeySets(identities [][]byte, entries []*pb.FetchHybridKeysResponse_Entry) error {
+	if len(entries) != len(identities) {
+		return fmt.Errorf("%w: FetchHybridKeys: %d entries for %d keys", ErrProtocol, len(entries), len(identities))
+	}
+	for i, entry := range entries {
+		if err := c.checkKeySet(identities[i], entry.GetKeyset()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// UploadHybridKey publishes an X-Wing public key (1,216 bytes) in the KeySet that
+// follows current: same devices, next version, signed by the identity key. It
+// returns the new KeySet, which the caller keeps as the next current one. A
+// refusal KEYSET_VERSION says that current is not the newest.
+func (c *Client) UploadHybridKey(ctx context.Context, identity ed25519.PrivateKey, current *pb.KeySet, hybridKey []byte) (*pb.KeySet, error) {
+	public, ok := identity.Public().(ed25519.PublicKey)
+	if !ok || !bytes.Equal(public, current.GetIdentityKey()) {
+		return nil, errors.New("client: the KeySet is not of this identity key")
+	}
+	previous := statement.KeySetHash(c.cfg.ServerName, current)
+	next := &pb.KeySet{
+		IdentityKey:  public,
+		Version:      current.Version + 1,
+		PreviousHash: previous[:],
+		DeviceKeys:   current.DeviceKeys,
+		KemId:        statement.KEMXWing,
+		HybridKey:    hybridKey,
+		TimeMs:       uint64(c.clock.now()),
+	}
+	statement.SignKeySet(c.cfg.ServerName, next, identity)
+	if err := statement.VerifyKeySet(c.cfg.ServerName, next); err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	resp := new(pb.UploadHybridKeyResponse)
+	if err := c.Call(ctx, &pb.UploadHybridKeyRequest{Keyset: next}, resp); err != nil {
+		return nil, err
+	}
+	return next, nil
+}

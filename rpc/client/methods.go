@@ -1,0 +1,83 @@
+package client
+
+import (
+	"context"
+
+	pb "quicprochat/proto/qpcv1"
+)
+
+// Health asks how the server is; it also checks the server's name and learns
+// its time. Status Unavailable means that it is replaying or stopping.
+func (c *Client) Health(ctx context.Context) (*pb.HealthResponse, error) {
+	resp := new(pb.HealthResponse)
+	return resp, c.Call(ctx, new(pb.HealthRequest), resp)
+}
+
+// Enqueue puts a payload of 1 byte to 1 MiB into the queues of a recipient. The
+// reply comes once it is durable. Repeats under one request_id store it once.
+func (c *Client) Enqueue(ctx context.Context, req *pb.EnqueueRequest) (*pb.EnqueueResponse, error) {
+	resp := new(pb.EnqueueResponse)
+	return resp, c.Call(ctx, req, resp)
+}
+
+// BatchEnqueue puts up to 1,000 payloads, together at most 4 MiB, into queues.
+// Each item has its own result.
+func (c *Client) BatchEnqueue(ctx context.Context, req *pb.BatchEnqueueRequest) (*pb.BatchEnqueueResponse, error) {
+	resp := new(pb.BatchEnqueueResponse)
+	return resp, c.Call(ctx, req, resp)
+}
+
+// Fetch reads the device's queue. With AfterSeq ("safely processed up to here")
+// it confirms and reads, and is safe to repeat; without, it drains.
+func (c *Client) Fetch(ctx context.Context, req *pb.FetchRequest) (*pb.FetchResponse, error) {
+	resp := new(pb.FetchResponse)
+	return resp, c.Call(ctx, req, resp)
+}
+
+// FetchWait is Fetch, but waits up to TimeoutMs (at most 60,000) while the queue
+// is empty. A reply with Superseded set says that another FetchWait of this
+// device took over: don't poll again by yourself.
+func (c *Client) FetchWait(ctx context.Context, req *pb.FetchWaitRequest) (*pb.FetchWaitResponse, error) {
+	resp := new(pb.FetchWaitResponse)
+	return resp, c.Call(ctx, req, resp)
+}
+
+// Peek reads the device's queue and changes nothing.
+func (c *Client) Peek(ctx context.Context, req *pb.PeekRequest) (*pb.PeekResponse, error) {
+	resp := new(pb.PeekResponse)
+	return resp, c.Call(ctx, req, resp)
+}
+
+// Ack removes items from the device's queue.
+func (c *Client) Ack(ctx context.Context, req *pb.AckRequest) (*pb.AckResponse, error) {
+	resp := new(pb.AckResponse)
+	return resp, c.Call(ctx, req, resp)
+}
+
+// FetchHybridKey returns the newest KeySet of an identity, whose signature the
+// client has checked.
+func (c *Client) FetchHybridKey(ctx context.Context, req *pb.FetchHybridKeyRequest) (*pb.FetchHybridKeyResponse, error) {
+	resp := new(pb.FetchHybridKeyResponse)
+	if err := c.Call(ctx, req, resp); err != nil {
+		return resp, err
+	}
+	return resp, c.checkKeySet(req.IdentityKey, resp.Keyset)
+}
+
+// FetchHybridKeys returns the newest KeySets of up to 256 identities, in order,
+// with an empty entry where there is none. The client has checked the
+// signatures.
+func (c *Client) FetchHybridKeys(ctx context.Context, req *pb.FetchHybridKeysRequest) (*pb.FetchHybridKeysResponse, error) {
+	resp := new(pb.FetchHybridKeysResponse)
+	if err := c.Call(ctx, req, resp); err != nil {
+		return resp, err
+	}
+	return resp, c.checkKeySets(req.IdentityKeys, resp.Entries)
+}
+
+// ResolveUser returns the identity key of a username. That the server binds the
+// name to the right key is its word.
+func (c *Client) ResolveUser(ctx context.Context, username string) (*pb.ResolveUserResponse, error) {
+	resp := new(pb.ResolveUserResponse)
+	return resp, c.Call(ctx, &pb.ResolveUserRequest{Username: username}, resp)
+}
