@@ -1,0 +1,150 @@
+package commands
+
+import (
+	"fmt"
+
+	"quicprochat/projections"
+	pb "quicprochat/proto/qpcv1"
+)
+
+// delivery places the messages of one call. All are placed before the first is
+// emitted: a call that is refused has emitted nothing, and the messages of a
+// batch see the positions and the quotas that those before them took.
+type delivery struct {
+	tx *Tx
+	// The caches stay nil for a single message, which meets no queue twice.
+	recipients map[recipientName]*recipient
+	rooms      map[projections.Key]*room
+}
+
+// recipient is who a message goes to, with the queues of the active devices.
+type recipient struct {
+	account projections.ID
+	queues  []*room
+}
+
+// placed is a message with its positions, ready to be emitted.
+type placed struct {
+	*outgoing
+	account  projections.ID
+	targets  []*pb.MessageEnqueued_Target
+	skipped  [][]byte
+	released []*pb.DrainedReleased // what gives way to it
+}
+
+// place takes a position for a message in every queue of its recipient that has
+// room. Refusals are those of Enqueue; a message that is refused takes nothing.
+func (d *delivery) place(o *outgoing) (*placed, error) {
+	to, err := d.recipient(o.to)
+	if err != nil {
+		return nil, err
+	}
+	p := &placed{outgoing: o, account: to.account}
+	size := uint64(len(o.payload))
+	full := 0
+	for _, q := range to.queues {
+		verdict, err := q.fit(d.tx, size)
+		if err != nil {
+			return nil, err
+		}
+		switch verdict {
+		case queueFull:
+			full++
+			fallthrough
+		case senderQuota:
+			p.skipped = append(p.skipped, q.device[:])
+			continue
+		}
+		if upTo := q.takeRelease(); upTo > 0 {
+			p.released = append(p.released, &pb.DrainedReleased{DeviceKey: q.device[:], UpTo: upTo})
+		}
+		p.targets = append(p.targets, &pb.MessageEnqueued_Target{DeviceKey: q.device[:], Seq: q.take(size)})
+	}
+	if len(p.targets) > 0 {
+		return p, nil
+	}
+	if len(to.queues) == 0 {
+		return nil, Refuse(pb.Status_NotFound, pb.Reason_NO_DEVICE, "the recipient has no active device")
+	}
+	return nil, refuseFull(full == len(to.queues))
+}
+
+// recipient looks a recipient up. Nobody is a recipient without devices: the
+// answer does not tell an unknown key from one that has none.
+func (d *delivery) recipient(name recipientName) (*recipient, error) {
+	if known := d.recipients[name]; known != nil {
+		return known, nil
+	}
+	account, devices, err := activeDevices(d.tx.View(), name)
+	if err != nil {
+		return nil, err
+	}
+	to := &recipient{account: account, queues: make([]*room, len(devices))}
+	for i, device := range devices {
+		if to.queues[i], err = d.room(device); err != nil {
+			return nil, err
+		}
+	}
+	if d.recipients != nil {
+		d.recipients[name] = to
+	}
+	return to, nil
+}
+
+func activeDevices(view projections.Reader, name recipientName) (projections.ID, []projections.Key, error) {
+	if !name.isDevice {
+		account, _, err := projections.AccountByKey(view, name.key)
+		return account.ID, account.Devices, err
+	}
+	device, found, err := projections.DeviceByKey(view, name.key)
+	if err != nil || !found || !device.Active {
+		return projections.ID{}, nil, err
+	}
+	return device.AccountID, []projections.Key{device.Key}, nil
+}
+
+func (d *delivery) room(device projections.Key) (*room, error) {
+	if known := d.rooms[device]; known != nil {
+		return known, nil
+	}
+	state, found, err := projections.Queue(d.tx.View(), device)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, fmt.Errorf("commands: an active device without a queue")
+	}
+	q := &room{device: device, state: state}
+	if d.tx.Quotas() {
+		if q.share, err = projections.SenderShare(d.tx.View(), device, d.tx.Caller().Account); err != nil {
+			return nil, err
+		}
+	}
+	if d.rooms != nil {
+		d.rooms[device] = q
+	}
+	return q, nil
+}
+
+// emit decides a placed message and returns its id, drawn here. Messages are
+// emitted in the order in which they were placed.
+func (d *delivery) emit(p *placed) (projections.ID, error) {
+	id := d.tx.NewID()
+	for _, release := range p.released {
+		if err := d.tx.Emit(&pb.Event{Body: &pb.Event_DrainedReleased{DrainedReleased: release}}); err != nil {
+			return id, err
+		}
+	}
+	sender := d.tx.Caller().Account
+	d.tx.PutPayload(p.account, id, p.payload)
+	return id, d.tx.Emit(&pb.Event{Body: &pb.Event_MessageEnqueued{MessageEnqueued: &pb.MessageEnqueued{
+		MessageId:     id[:],
+		AccountId:     p.account[:],
+		SenderId:      sender[:],
+		Targets:       p.targets,
+		Skipped:       p.skipped,
+		PayloadSize:   uint32(len(p.payload)),
+		PayloadSha256: p.digest[:],
+		ExpiresMs:     d.tx.Now() + p.ttlMS,
+	}}})
+}

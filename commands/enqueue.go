@@ -1,0 +1,120 @@
+package commands
+
+import (
+	"crypto/sha256"
+	"time"
+
+	pb "quicprochat/proto/qpcv1"
+)
+
+// sendable is what an EnqueueRequest and an item of a batch have in common.
+type sendable interface {
+	GetRecipientKey() []byte
+	GetRecipientDevice() []byte
+	GetPayload() []byte
+	GetTtlS() uint32
+	GetClass() pb.MessageClass
+}
+
+// outgoing is one message as its sender wants it, checked and hashed as far as
+// that needs no view.
+type outgoing struct {
+	to      recipientName
+	payload []byte
+	digest  [32]byte // SHA-256 of payload
+	ttlMS   uint64
+}
+
+// recipientName is how a sender names who shall get a message: by identity key,
+// or by device key.
+type recipientName struct {
+	key      [KeySize]byte
+	isDevice bool
+}
+
+// longestTTL is MaxTTL in the unit of ttl_s.
+const longestTTL = uint32(MaxTTL / time.Second)
+
+func newOutgoing(m sendable) (*outgoing, error) {
+	switch class := m.GetClass(); class {
+	case pb.MessageClass_NORMAL:
+	case pb.MessageClass_EPHEMERAL:
+		return nil, notSupported("passing messages (class EPHEMERAL) are")
+	default:
+		return nil, invalid("class %d is unknown", class)
+	}
+	o := &outgoing{payload: m.GetPayload()}
+	field, key := "recipient_key", m.GetRecipientKey()
+	if o.to.isDevice = len(m.GetRecipientDevice()) > 0; o.to.isDevice {
+		field, key = "recipient_device", m.GetRecipientDevice()
+	}
+	var err error
+	if o.to.key, err = keyOf(field, key); err != nil {
+		return nil, err
+	}
+	ttl := m.GetTtlS()
+	switch n := len(o.payload); {
+	case n == 0:
+		return nil, missing("payload")
+	case n > MaxPayload:
+		return nil, tooLarge("a payload", n, MaxPayload)
+	case ttl > longestTTL:
+		return nil, invalid("ttl_s is %d, at most %d is allowed", ttl, longestTTL)
+	case ttl == 0:
+		ttl = longestTTL
+	}
+	o.ttlMS = uint64(ttl) * 1000
+	o.digest = sha256.Sum256(o.payload)
+	return o, nil
+}
+
+// PreparedEnqueue is an EnqueueRequest, checked and hashed outside the writer.
+// Only PrepareEnqueue makes one.
+type PreparedEnqueue struct{ message *outgoing }
+
+// PrepareEnqueue checks a request as far as that needs no view. The payload must
+// not change until the command is done. Refusals, all BadRequest: MISSING_FIELD,
+// INVALID_FIELD, KEY_INVALID, PAYLOAD_TOO_LARGE (limit in bytes), NOT_SUPPORTED.
+func PrepareEnqueue(req *pb.EnqueueRequest) (*PreparedEnqueue, error) {
+	if len(req.GetChannelId()) > 0 {
+		return nil, notSupported("channels are")
+	}
+	message, err := newOutgoing(req)
+	if err != nil {
+		return nil, err
+	}
+	return &PreparedEnqueue{message}, nil
+}
+
+// Enqueue decides one message: it goes to the device that the request names, or
+// to every device of the named identity that is active now. Devices whose queue
+// is full, or holds the sender's share, are skipped and will be told of a gap.
+// Refusals: NotFound NO_DEVICE; RateLimited QUEUE_FULL or SENDER_QUOTA when no
+// device at all can take it.
+func Enqueue(tx *Tx, p *PreparedEnqueue) (*pb.EnqueueResponse, error) {
+	d := delivery{tx: tx}
+	placed, err := d.place(p.message)
+	if err != nil {
+		return nil, err
+	}
+	id, err := d.emit(placed)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.EnqueueResponse{MessageId: id[:], ServerTimeMs: tx.Now()}, nil
+}
+
+// NewEnqueue makes the command of an Enqueue. Refusals are those of
+// PrepareEnqueue.
+func NewEnqueue(rule *pb.Rule, req *pb.EnqueueRequest) (*Command, error) {
+	p, err := PrepareEnqueue(req)
+	if err != nil {
+		return nil, err
+	}
+	c, err := NewCommand(rule, req, func(tx *Tx) (*pb.EnqueueResponse, error) { return Enqueue(tx, p) })
+	if err != nil {
+		return nil, err
+	}
+	c.Entries = MaxDevices
+	return c, nil
+}

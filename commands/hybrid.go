@@ -1,0 +1,175 @@
+package commands
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"quicprochat/kt"
+	"quicprochat/kt/statement"
+	"quicprochat/projections"
+	pb "quicprochat/proto/qpcv1"
+)
+
+// HybridKeyUpload is an UploadHybridKeyRequest, verified outside the writer.
+// Only PrepareHybridKey makes one.
+type HybridKeyUpload struct {
+	serverName string
+	keySet     *pb.KeySet
+	encoded    []byte // as it goes into the log
+	identity   [KeySize]byte
+	prepared   *PreparedKT // nil: the view showed another version than the one before
+}
+
+// PrepareHybridKey verifies a KeySet by itself (sizes, keys, signature) together
+// with its hybrid key, and makes the VRF proofs when its version is the next one
+// in view, the published state. Refusals, all BadRequest: MISSING_FIELD,
+// NOT_SUPPORTED, KEYSET_INVALID, KEY_INVALID, SIGNATURE_INVALID.
+func PrepareHybridKey(view projections.Reader, serverName string, vrf *kt.VRFPrivateKey, req *pb.UploadHybridKeyRequest) (*HybridKeyUpload, error) {
+	keySet := req.GetKeyset()
+	switch {
+	case req.GetWithProof():
+		return nil, notSupported("inline proofs are")
+	case keySet == nil:
+		return nil, missing("keyset")
+	}
+	if err := statement.VerifyKeySet(serverName, keySet); err != nil {
+		return nil, refuseStatement("keyset", err)
+	}
+	if keySet.GetKemId() != statement.KEMXWing {
+		return nil, Refuse(pb.Status_BadRequest, pb.Reason_KEYSET_INVALID, "keyset: kem_id must be %#x", statement.KEMXWing)
+	}
+	if err := ValidateHybridKey(keySet.GetHybridKey()); err != nil {
+		return nil, Refuse(pb.Status_BadRequest, pb.Reason_KEY_INVALID, "keyset.hybrid_key: %v", err)
+	}
+	encoded, err := marshalKeySet(keySet)
+	if err != nil {
+		return nil, err
+	}
+	u := &HybridKeyUpload{
+		serverName: serverName,
+		keySet:     keySet,
+		encoded:    encoded,
+		identity:   [KeySize]byte(keySet.GetIdentityKey()),
+	}
+	current, found, err := projections.KeySet(view, u.identity)
+	if err != nil {
+		return nil, err
+	}
+	if found && follows(current, keySet) {
+		u.prepared = PrepareKT(vrf, kt.KindIdentity, u.identity[:], keySet.GetVersion())
+	}
+	return u, nil
+}
+
+// follows reports whether next has the version after current's.
+func follows(current, next *pb.KeySet) bool {
+	return uint64(next.GetVersion()) == uint64(current.GetVersion())+1
+}
+
+// UploadHybridKey decides the next KeySet of the caller's identity: compare and
+// set on the version, chained by hash, listing exactly the active devices in the
+// order they were added. ErrStale: the published view that the upload was
+// prepared on was older than the version before. Refusals: Forbidden
+// WRONG_ACCOUNT; BadRequest KEYSET_VERSION, KEYSET_INVALID.
+func UploadHybridKey(tx *Tx, u *HybridKeyUpload) (*pb.UploadHybridKeyResponse, error) {
+	account, found, err := projections.AccountByID(tx.View(), tx.Caller().Account)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, fmt.Errorf("commands: a session without an account")
+	}
+	if account.IdentityKey != u.identity {
+		return nil, Refuse(pb.Status_Forbidden, pb.Reason_WRONG_ACCOUNT, "the KeySet is of another identity")
+	}
+	current, found, err := projections.KeySet(tx.View(), u.identity)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, fmt.Errorf("commands: an account without a KeySet")
+	}
+	if err := statement.VerifySuccessor(u.serverName, current, u.keySet); err != nil {
+		return nil, refuseStatement("keyset", err)
+	}
+	if !slices.EqualFunc(account.Devices, u.keySet.GetDeviceKeys(), func(device projections.Key, listed []byte) bool {
+		return bytes.Equal(device[:], listed)
+	}) {
+		return nil, Refuse(pb.Status_BadRequest, pb.Reason_KEYSET_INVALID,
+			"keyset: must list exactly the active devices, in the order they were added")
+	}
+	if u.prepared == nil || u.prepared.Version != u.keySet.GetVersion() {
+		return nil, ErrStale
+	}
+	if err := tx.EmitKT(u.prepared, u.encoded); err != nil {
+		return nil, err
+	}
+	return &pb.UploadHybridKeyResponse{Version: u.keySet.GetVersion(), ServerTimeMs: tx.Now()}, nil
+}
+
+// NewUploadHybridKey makes the command of an UploadHybridKey from what
+// PrepareHybridKey made of the same request.
+func NewUploadHybridKey(rule *pb.Rule, req *pb.UploadHybridKeyRequest, u *HybridKeyUpload) (*Command, error) {
+	return NewCommand(rule, req, func(tx *Tx) (*pb.UploadHybridKeyResponse, error) { return UploadHybridKey(tx, u) })
+}
+
+// FetchHybridKey answers with the newest KeySet of an identity from the
+// published view. Refusals: BadRequest MISSING_FIELD, KEY_INVALID for a key of
+// another length, NOT_SUPPORTED; NotFound NO_SUCH_KEY for an unknown identity
+// and for one without a hybrid key.
+func FetchHybridKey(v *View, req *pb.FetchHybridKeyRequest) (*pb.FetchHybridKeyResponse, error) {
+	if req.GetWithProof() {
+		return nil, notSupported("inline proofs are")
+	}
+	identity, err := keyOf("identity_key", req.GetIdentityKey())
+	if err != nil {
+		return nil, err
+	}
+	keySet, err := hybridKeySet(v.Reader, identity)
+	if err != nil {
+		return nil, err
+	}
+	if keySet == nil {
+		return nil, Refuse(pb.Status_NotFound, pb.Reason_NO_SUCH_KEY, "there is no hybrid key of this identity")
+	}
+	return &pb.FetchHybridKeyResponse{Keyset: keySet}, nil
+}
+
+// FetchHybridKeys answers as FetchHybridKey for several identities: one entry
+// each, in their order, an empty one where there is no hybrid key. Refusals, all
+// BadRequest: MISSING_FIELD without identities, TOO_MANY_ITEMS, KEY_INVALID,
+// NOT_SUPPORTED.
+func FetchHybridKeys(v *View, req *pb.FetchHybridKeysRequest) (*pb.FetchHybridKeysResponse, error) {
+	switch n := len(req.GetIdentityKeys()); {
+	case req.GetWithProof():
+		return nil, notSupported("inline proofs are")
+	case n == 0:
+		return nil, missing("identity_keys")
+	case n > MaxHybridKeys:
+		return nil, tooMany("identity_keys", n, MaxHybridKeys)
+	}
+	entries := make([]*pb.FetchHybridKeysResponse_Entry, len(req.GetIdentityKeys()))
+	for i, key := range req.GetIdentityKeys() {
+		identity, err := keyOf(fmt.Sprintf("identity_keys: number %d", i), key)
+		if err != nil {
+			return nil, err
+		}
+		keySet, err := hybridKeySet(v.Reader, identity)
+		if err != nil {
+			return nil, err
+		}
+		entries[i] = &pb.FetchHybridKeysResponse_Entry{Keyset: keySet}
+	}
+	return &pb.FetchHybridKeysResponse{Entries: entries}, nil
+}
+
+// hybridKeySet is the newest KeySet of an identity if it carries a hybrid key,
+// else nil.
+func hybridKeySet(view projections.Reader, identity projections.Key) (*pb.KeySet, error) {
+	keySet, found, err := projections.KeySet(view, identity)
+	if err != nil || !found || keySet.GetKemId() == 0 {
+		return nil, err
+	}
+	return keySet, nil
+}

@@ -1,0 +1,232 @@
+package commands
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"quicprochat/kt"
+	"quicprochat/kt/statement"
+	"quicprochat/projections"
+	pb "quicprochat/proto/qpcv1"
+)
+
+// Registration is an OpaqueRegisterFinish that creates an account, with every
+// statement verified and the VRF proofs made. Only PrepareRegistration makes one.
+type Registration struct {
+	challenge   Challenge
+	upload      []byte
+	identityKey [KeySize]byte
+	deviceKey   [KeySize]byte
+	keySet      []byte // KeySet v0 as it goes into the log
+	hash        [32]byte
+
+	account, identity *PreparedKT
+	revocations       []kt.Label // of both keys
+}
+
+// PrepareRegistration verifies a registration by itself: the name is the sealed
+// one, keys are acceptable, qpc-register-v1 is by the identity key, qpc-device-v1
+// by the device key, and the KeySet is version 0, signed, and lists exactly the
+// first device. It is pure and expensive (five signature checks, up to six VRF
+// proofs), so it runs outside the writer. Refusals, all BadRequest:
+// USERNAME_INVALID, CHALLENGE_INVALID, OPAQUE_MALFORMED, MISSING_FIELD,
+// KEY_INVALID, SIGNATURE_INVALID, KEYSET_INVALID, KEYSET_VERSION, NOT_SUPPORTED,
+// INVALID_FIELD.
+func PrepareRegistration(serverName string, vrf *kt.VRFPrivateKey, c Challenge, req *pb.OpaqueRegisterFinishRequest) (*Registration, error) {
+	if err := c.check(req); err != nil {
+		return nil, err
+	}
+	switch {
+	case len(req.GetRecoveryBundle()) > 0:
+		return nil, notSupported("recovery bundles are")
+	case req.GetDropBundle():
+		return nil, invalid("drop_bundle belongs to a password change")
+	case len(req.GetIdentityKey()) == 0:
+		return nil, missing("identity_key")
+	case req.GetDevice() == nil:
+		return nil, missing("device")
+	case req.GetKeyset() == nil:
+		return nil, missing("keyset")
+	}
+	if err := verifyRegistration(serverName, c, req); err != nil {
+		return nil, err
+	}
+	keySet, err := marshalKeySet(req.GetKeyset())
+	if err != nil {
+		return nil, err
+	}
+	r := &Registration{
+		challenge:   c,
+		upload:      req.GetUpload(),
+		identityKey: [KeySize]byte(req.GetIdentityKey()),
+		deviceKey:   [KeySize]byte(req.GetDevice().GetDeviceKey()),
+		keySet:      keySet,
+		hash:        registrationHash(c.Username, keySet, req),
+		account:     PrepareKT(vrf, kt.KindAccount, []byte(c.Username), 0),
+		identity:    PrepareKT(vrf, kt.KindIdentity, req.GetIdentityKey(), 0),
+	}
+	r.revocations = append(r.revocations, revocationLabel(vrf, r.identityKey[:]))
+	if r.deviceKey != r.identityKey {
+		r.revocations = append(r.revocations, revocationLabel(vrf, r.deviceKey[:]))
+	}
+	return r, nil
+}
+
+// verifyRegistration checks the keys and the three statements of a registration.
+func verifyRegistration(serverName string, c Challenge, req *pb.OpaqueRegisterFinishRequest) error {
+	identity, device, keySet := req.GetIdentityKey(), req.GetDevice(), req.GetKeyset()
+	if err := kt.ValidatePublicKey(identity); err != nil {
+		return refuseStatement("identity_key", err)
+	}
+	if err := kt.ValidatePublicKey(device.GetDeviceKey()); err != nil {
+		return refuseStatement("device.device_key", err)
+	}
+	if err := c.statement(serverName, req).Verify(identity, req.GetSignature()); err != nil {
+		return refuseStatement("signature", err)
+	}
+	consent := statement.Device{ServerName: serverName, IdentityKey: identity, DeviceKey: device.GetDeviceKey()}
+	if err := consent.Verify(device.GetDeviceKey(), device.GetSignature()); err != nil {
+		return refuseStatement("device.signature", err)
+	}
+	if err := statement.VerifyKeySet(serverName, keySet); err != nil {
+		return refuseStatement("keyset", err)
+	}
+	switch {
+	case !bytes.Equal(keySet.GetIdentityKey(), identity):
+		return Refuse(pb.Status_BadRequest, pb.Reason_KEYSET_INVALID, "keyset: of another identity")
+	case keySet.GetVersion() != 0:
+		return Refuse(pb.Status_BadRequest, pb.Reason_KEYSET_VERSION, "keyset: the first version is 0, not %d", keySet.GetVersion())
+	case len(keySet.GetDeviceKeys()) != 1 || !bytes.Equal(keySet.GetDeviceKeys()[0], device.GetDeviceKey()):
+		return Refuse(pb.Status_BadRequest, pb.Reason_KEYSET_INVALID, "keyset: must list exactly the first device")
+	}
+	if keySet.GetKemId() == 0 {
+		return nil
+	}
+	if err := ValidateHybridKey(keySet.GetHybridKey()); err != nil {
+		return Refuse(pb.Status_BadRequest, pb.Reason_KEY_INVALID, "keyset.hybrid_key: %v", err)
+	}
+	return nil
+}
+
+// registrationHash is the SHA-256 over everything that a registration consists
+// of, each part with its length: the same again is a retry.
+func registrationHash(username string, keySet []byte, req *pb.OpaqueRegisterFinishRequest) [32]byte {
+	h := sha256.New()
+	for _, part := range [][]byte{
+		[]byte("qpc registration"), []byte(username), req.GetUpload(), req.GetIdentityKey(), req.GetChallenge(),
+		req.GetSignature(), req.GetDevice().GetDeviceKey(), req.GetDevice().GetSignature(), keySet,
+	} {
+		var length [4]byte
+		binary.BigEndian.PutUint32(length[:], uint32(len(part)))
+		h.Write(length[:])
+		h.Write(part)
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+// marshalKeySet encodes a verified KeySet for the log. It was checked to hold no
+// unknown fields, so the encoding carries what was signed and nothing else.
+func marshalKeySet(keySet *pb.KeySet) ([]byte, error) {
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(keySet)
+	if err != nil {
+		return nil, fmt.Errorf("commands: encoding a KeySet: %w", err)
+	}
+	return encoded, nil
+}
+
+// RegisterAccount decides a registration: first writer wins. The same
+// registration again is Ok and changes nothing, so a lost answer is harmless.
+// Refusals, all BadRequest: USERNAME_TAKEN, KEY_IN_USE, KEY_REVOKED.
+func RegisterAccount(tx *Tx, r *Registration) (*pb.OpaqueRegisterFinishResponse, error) {
+	existing, done, err := r.check(tx.View())
+	if err != nil {
+		return nil, err
+	}
+	if done {
+		return registered(tx, existing.IdentityKey)
+	}
+	account := tx.NewID()
+	err = tx.Emit(&pb.Event{Body: &pb.Event_AccountRegistered{AccountRegistered: &pb.AccountRegistered{
+		AccountId:        account[:],
+		Username:         r.challenge.Username,
+		IdentityKey:      r.identityKey[:],
+		Opaque:           r.challenge.record(r.upload, 0),
+		DeviceKey:        r.deviceKey[:],
+		RegistrationHash: r.hash[:],
+	}}})
+	if err != nil {
+		return nil, err
+	}
+	if err := tx.EmitKT(r.account, r.identityKey[:]); err != nil {
+		return nil, err
+	}
+	if err := tx.EmitKT(r.identity, r.keySet); err != nil {
+		return nil, err
+	}
+	return &pb.OpaqueRegisterFinishResponse{IdentityKey: r.identityKey[:], ServerTimeMs: tx.Now()}, nil
+}
+
+// check looks for what stands in the way of a registration. done is true when it
+// was decided before, as that account.
+func (r *Registration) check(view projections.Reader) (existing projections.Account, done bool, err error) {
+	taken, err := inMap(view, r.account.Label)
+	if err != nil {
+		return existing, false, err
+	}
+	if taken {
+		existing, found, err := projections.AccountByName(view, r.challenge.Username)
+		if err != nil {
+			return existing, false, err
+		}
+		if found && existing.RegistrationHash == r.hash {
+			return existing, true, nil
+		}
+		return existing, false, Refuse(pb.Status_BadRequest, pb.Reason_USERNAME_TAKEN, "this username is taken")
+	}
+	for _, label := range r.revocations {
+		if revoked, err := inMap(view, label); err != nil {
+			return existing, false, err
+		} else if revoked {
+			return existing, false, Refuse(pb.Status_BadRequest, pb.Reason_KEY_REVOKED, "a key was revoked and can't come back")
+		}
+	}
+	for _, key := range [][KeySize]byte{r.identityKey, r.deviceKey} {
+		if _, used, err := projections.KeyOwner(view, key); err != nil {
+			return existing, false, err
+		} else if used {
+			return existing, false, Refuse(pb.Status_BadRequest, pb.Reason_KEY_IN_USE, "a key belongs to an account already")
+		}
+	}
+	return existing, false, nil
+}
+
+// registered is the answer about an account as it stands.
+func registered(tx *Tx, identityKey [KeySize]byte) (*pb.OpaqueRegisterFinishResponse, error) {
+	keySet, found, err := projections.KeySet(tx.View(), identityKey)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, fmt.Errorf("commands: an account without a KeySet")
+	}
+	return &pb.OpaqueRegisterFinishResponse{
+		IdentityKey:   identityKey[:],
+		KeysetVersion: keySet.GetVersion(),
+		ServerTimeMs:  tx.Now(),
+	}, nil
+}
+
+// NewRegister makes the command of a registration: public, and safe to retry by
+// its content.
+func NewRegister(rule *pb.Rule, req *pb.OpaqueRegisterFinishRequest, r *Registration) (*Command, error) {
+	c, err := NewCommand(rule, req, func(tx *Tx) (*pb.OpaqueRegisterFinishResponse, error) { return RegisterAccount(tx, r) })
+	if err != nil {
+		return nil, err
+	}
+	c.Auth, c.Token = pb.Auth_NONE, [32]byte{}
+	return c, nil
+}

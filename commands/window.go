@@ -1,0 +1,173 @@
+package commands
+
+import (
+	"fmt"
+	"math"
+
+	"quicprochat/projections"
+	pb "quicprochat/proto/qpcv1"
+)
+
+// window is what one read of a device's queue finds: the page to hand out, and
+// what the read would change. It is computed from a view alone, so that the
+// published view can answer a read that changes nothing, and the writer decides
+// the others by the same rules.
+type window struct {
+	items []projections.QueueItem
+	more  bool
+	gap   *pb.Gap
+	// confirm is the position up to which items are removed, drain the one up to
+	// which the cursor moves; 0 = nothing to decide.
+	confirm, drain uint64
+}
+
+// reading is a request of Fetch, FetchWait or Peek without its token.
+type reading struct {
+	device   projections.Key
+	now      uint64 // Unix milliseconds
+	maxItems int    // 0 or above MaxPageItems: MaxPageItems
+}
+
+// queue finds the queue of the reading device.
+func (r reading) queue(view projections.Reader) (projections.QueueState, error) {
+	state, found, err := projections.Queue(view, r.device)
+	if err == nil && !found {
+		err = fmt.Errorf("commands: a device session without a queue")
+	}
+	return state, err
+}
+
+// draining reads what lies beyond the cursor. Handing it out moves the cursor
+// over it and over what expired in between, and tells of the gap for the last
+// time.
+func (r reading) draining(view projections.Reader) (*window, error) {
+	state, err := r.queue(view)
+	if err != nil {
+		return nil, err
+	}
+	w, last, err := r.page(view, state, state.Cursor+1, false)
+	if err != nil {
+		return nil, err
+	}
+	w.drain = last
+	if w.gap != nil && !w.more {
+		// Nothing is left below the gap's end, so the cursor may move there.
+		w.drain = max(last, state.Cursor, w.gap.GetUpToSeq())
+	}
+	return w, nil
+}
+
+// following reads what lies beyond after, also items that a draining Fetch
+// handed out: whoever confirms says what was processed, and nothing else counts.
+// Items up to after are confirmed. A gap that ends with the confirmation is told
+// once more: it may have come after the last answer. Refusal: ACK_BEYOND_TAIL.
+func (r reading) following(view projections.Reader, after uint64) (*window, error) {
+	state, err := r.queue(view)
+	if err != nil {
+		return nil, err
+	}
+	if after > state.Tail() {
+		return nil, beyondTail("after_seq", after)
+	}
+	w, _, err := r.page(view, state, after+1, true)
+	if err != nil {
+		return nil, err
+	}
+	if state.Head <= after || state.GapCount > 0 && state.GapUpTo <= after {
+		w.confirm = after
+	}
+	return w, nil
+}
+
+// page collects items from a position on. Items past their time to live are
+// treated as absent whether or not housekeeping was there: those that nobody
+// drained count into the gap. last is the last position that was looked at.
+func (r reading) page(view projections.Reader, state projections.QueueState, from uint64, drained bool) (w *window, last uint64, err error) {
+	limit := r.maxItems
+	if limit <= 0 || limit > MaxPageItems {
+		limit = MaxPageItems
+	}
+	w = &window{}
+	gap := pb.Gap{Count: state.GapCount, UpToSeq: state.GapUpTo}
+	var bytes uint64
+	for from = max(from, state.Head); from < state.NextSeq; from = last + 1 {
+		items, more, err := projections.QueueItems(view, r.device, from, limit-len(w.items), MaxPageBytes)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, item := range items {
+			expired := item.ExpiresMS <= r.now
+			switch {
+			case expired && !item.Drained:
+				gap.Count, gap.UpToSeq = gap.Count+1, max(gap.UpToSeq, item.Seq)
+			case expired, item.Drained && !drained:
+			case len(w.items) > 0 && bytes+uint64(item.Size) > MaxPageBytes:
+				w.more = true
+				w.tell(&gap)
+				return w, last, nil
+			default:
+				w.items = append(w.items, item)
+				bytes += uint64(item.Size)
+			}
+			last = item.Seq
+		}
+		if w.more = more; !more || len(w.items) == limit {
+			break
+		}
+	}
+	w.tell(&gap)
+	return w, last, nil
+}
+
+func (w *window) tell(gap *pb.Gap) {
+	if gap.GetCount() > 0 {
+		w.gap = gap
+	}
+}
+
+// changes reports whether handing the window out is a decision.
+func (w *window) changes() bool { return w.confirm > 0 || w.drain > 0 }
+
+// envelopes are the items without their payloads, which the log holds.
+func (w *window) envelopes() []*pb.Envelope {
+	envelopes := make([]*pb.Envelope, len(w.items))
+	for i := range w.items {
+		item := &w.items[i]
+		envelopes[i] = &pb.Envelope{
+			Seq:        item.Seq,
+			MessageId:  item.MessageID[:],
+			EnqueuedMs: item.EnqueuedMS,
+			ExpiresMs:  item.ExpiresMS,
+			Drained:    item.Drained,
+		}
+	}
+	return envelopes
+}
+
+// FillPayloads reads the payloads of envelopes that a decision or a view chose,
+// for the device of the account that owns the queue. An envelope whose payload
+// was released meanwhile (acknowledged on another stream, expired) is left out:
+// it is gone, which is no error. The result reuses the slice.
+func FillPayloads(payload func(owner, id [16]byte) ([]byte, bool, error), owner [16]byte, envelopes []*pb.Envelope) ([]*pb.Envelope, error) {
+	kept := envelopes[:0]
+	for _, envelope := range envelopes {
+		data, found, err := payload(owner, [16]byte(envelope.GetMessageId()))
+		if err != nil {
+			return nil, fmt.Errorf("commands: reading a payload: %w", err)
+		}
+		if found {
+			envelope.Payload = data
+			kept = append(kept, envelope)
+		}
+	}
+	return kept, nil
+}
+
+// beyondTail refuses a position that was never assigned in this queue.
+func beyondTail(field string, seq uint64) error {
+	return Refuse(pb.Status_BadRequest, pb.Reason_ACK_BEYOND_TAIL,
+		"%s %d lies beyond the end of the queue", field, seq)
+}
+
+// noLimit asks QueueItems for as much payload as there is.
+const noLimit = math.MaxUint64
