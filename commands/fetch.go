@@ -80,32 +80,24 @@ func FetchWait(tx *Tx, req *pb.FetchWaitRequest) (*pb.FetchWaitResponse, error) 
 
 // ReadFetch answers a Fetch from the published view when it changes nothing: an
 // idle poll, or a page that is read again. ok is false when a command must decide
-// it. Refusal: BadRequest ACK_BEYOND_TAIL.
+// it. The envelopes come without payloads, as those of Fetch. Refusal: BadRequest
+// ACK_BEYOND_TAIL.
 func ReadFetch(v *View, req *pb.FetchRequest) (response *pb.FetchResponse, ok bool, err error) {
-	w, envelopes, err := readFetch(v, req)
-	if err != nil || w == nil {
+	w, err := lookAt(v.Reader, &v.Caller, v.Now, req)
+	if err != nil || w.changes() {
 		return nil, false, err
 	}
-	return &pb.FetchResponse{Envelopes: envelopes, More: w.more, Gap: w.gap}, true, nil
+	return &pb.FetchResponse{Envelopes: w.envelopes(), More: w.more, Gap: w.gap}, true, nil
 }
 
 // ReadFetchWait answers a FetchWait from the published view as ReadFetch does.
 // An answer with neither envelopes nor a gap means: wait.
 func ReadFetchWait(v *View, req *pb.FetchWaitRequest) (response *pb.FetchWaitResponse, ok bool, err error) {
-	w, envelopes, err := readFetch(v, req)
-	if err != nil || w == nil {
-		return nil, false, err
-	}
-	return &pb.FetchWaitResponse{Envelopes: envelopes, More: w.more, Gap: w.gap}, true, nil
-}
-
-func readFetch(v *View, req fetchable) (*window, []*pb.Envelope, error) {
 	w, err := lookAt(v.Reader, &v.Caller, v.Now, req)
 	if err != nil || w.changes() {
-		return nil, nil, err
+		return nil, false, err
 	}
-	envelopes, err := FillPayloads(v.Payload, v.Caller.Account, w.envelopes())
-	return w, envelopes, err
+	return &pb.FetchWaitResponse{Envelopes: w.envelopes(), More: w.more, Gap: w.gap}, true, nil
 }
 
 // NewFetch makes the command of a Fetch that ReadFetch can't answer.

@@ -1,9 +1,12 @@
 package commands
 
 import (
+	"bytes"
 	"fmt"
 	"math"
+	"slices"
 
+	"quicprochat/log"
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
 )
@@ -128,7 +131,8 @@ func (w *window) tell(gap *pb.Gap) {
 // changes reports whether handing the window out is a decision.
 func (w *window) changes() bool { return w.confirm > 0 || w.drain > 0 }
 
-// envelopes are the items without their payloads, which the log holds.
+// envelopes are the items without their payloads: those are in the log, and are
+// read by FillPayloads.
 func (w *window) envelopes() []*pb.Envelope {
 	envelopes := make([]*pb.Envelope, len(w.items))
 	for i := range w.items {
@@ -144,23 +148,33 @@ func (w *window) envelopes() []*pb.Envelope {
 	return envelopes
 }
 
-// FillPayloads reads the payloads of envelopes that a decision or a view chose,
-// for the device of the account that owns the queue. An envelope whose payload
-// was released meanwhile (acknowledged on another stream, expired) is left out:
-// it is gone, which is no error. The result reuses the slice.
-func FillPayloads(payload func(owner, id [16]byte) ([]byte, bool, error), owner [16]byte, envelopes []*pb.Envelope) ([]*pb.Envelope, error) {
-	kept := envelopes[:0]
-	for _, envelope := range envelopes {
-		data, found, err := payload(owner, [16]byte(envelope.GetMessageId()))
-		if err != nil {
-			return nil, fmt.Errorf("commands: reading a payload: %w", err)
-		}
-		if found {
-			envelope.Payload = data
-			kept = append(kept, envelope)
-		}
+// PayloadReader reads payloads in the order of keys, as Engine.Payloads does: fn
+// gets nil for one that was released, and data that is valid only during the
+// call.
+type PayloadReader func(keys []log.PayloadKey, fn func(i int, data []byte) error) error
+
+// FillPayloads adds the payloads to envelopes that a decision or a view chose.
+// owner is the caller's account, under which payloads of its queues are stored.
+// An envelope whose payload was released meanwhile (acknowledged on another
+// stream, expired) is left out: it is gone, which is no error. The result reuses
+// the slice. It is called when the decision is durable, outside the writer.
+func FillPayloads(read PayloadReader, owner [16]byte, envelopes []*pb.Envelope) ([]*pb.Envelope, error) {
+	keys := make([]log.PayloadKey, len(envelopes))
+	byKey := make([]*pb.Envelope, len(envelopes))
+	copy(byKey, envelopes)
+	// In the order of the store, one scan reads them all.
+	slices.SortFunc(byKey, func(a, b *pb.Envelope) int { return bytes.Compare(a.GetMessageId(), b.GetMessageId()) })
+	for i, envelope := range byKey {
+		keys[i] = log.PayloadKey{Owner: owner, ID: [16]byte(envelope.GetMessageId())}
 	}
-	return kept, nil
+	err := read(keys, func(i int, data []byte) error {
+		byKey[i].Payload = bytes.Clone(data)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("commands: reading payloads: %w", err)
+	}
+	return slices.DeleteFunc(envelopes, func(e *pb.Envelope) bool { return e.GetPayload() == nil }), nil
 }
 
 // beyondTail refuses a position that was never assigned in this queue.
