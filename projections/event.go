@@ -1,0 +1,117 @@
+package projections
+
+import (
+	"bytes"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"quicprochat/kt"
+	pb "quicprochat/proto/qpcv1"
+)
+
+// Entry is one record of the log with its event decoded.
+type Entry struct {
+	// Index is the record's position in the log.
+	Index uint64
+	// Leaf is the record's public leaf.
+	Leaf []byte
+	// Opening opens the leaf's commitment; zero for a CONFIG leaf, which is open.
+	Opening kt.Opening
+	// Raw is the event exactly as stored and as committed to.
+	Raw []byte
+	// Event is Raw, decoded. Apply keeps no part of it.
+	Event *pb.Event
+}
+
+// maxEventDepth bounds nesting while decoding; events nest three deep.
+const maxEventDepth = 16
+
+// DecodeEvent decodes an event as it stands in the log. An event without a body
+// that this program knows, or with an unknown field anywhere, is refused with
+// ErrInvalidEvent: it was written by a newer program.
+func DecodeEvent(raw []byte) (*pb.Event, error) {
+	ev := new(pb.Event)
+	if err := (proto.UnmarshalOptions{RecursionLimit: maxEventDepth}).Unmarshal(raw, ev); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalidEvent, err)
+	}
+	if err := checkKnown(ev.ProtoReflect()); err != nil {
+		return nil, err
+	}
+	if ev.Body == nil {
+		return nil, invalid("no body of a known type")
+	}
+	return ev, nil
+}
+
+// checkKnown refuses unknown fields in a message and in those within it.
+func checkKnown(m protoreflect.Message) (err error) {
+	if n := len(m.GetUnknown()); n != 0 {
+		return invalid("%d bytes of unknown fields in %s", n, m.Descriptor().Name())
+	}
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		if field.Message() == nil || !m.Has(field) {
+			continue
+		}
+		if !field.IsList() {
+			err = checkKnown(m.Get(field).Message())
+		} else {
+			list := m.Get(field).List()
+			for j := 0; j < list.Len() && err == nil; j++ {
+				err = checkKnown(list.Get(j).Message())
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var eventBody = (*pb.Event)(nil).ProtoReflect().Descriptor().Oneofs().ByName("body")
+
+// EventType is the type number of an event: its field number in Event.body,
+// which is the context of an OPAQUE leaf's commitment. It is 0 without a body.
+func EventType(ev *pb.Event) uint16 {
+	field := ev.ProtoReflect().WhichOneof(eventBody)
+	if field == nil {
+		return 0
+	}
+	return uint16(field.Number())
+}
+
+// LeafOf makes the leaf that an event must have: CONFIG for ServerConfigured, KT
+// under the label for KeyTransparencyEntry, else OPAQUE. raw is the event as it
+// is stored; label is used for KT only.
+func LeafOf(ev *pb.Event, raw []byte, opening kt.Opening, label kt.Label) []byte {
+	switch body := ev.Body.(type) {
+	case *pb.Event_ServerConfigured:
+		return append([]byte{byte(kt.ClassConfig)}, body.ServerConfigured.GetConfig()...)
+	case *pb.Event_KeyTransparencyEntry:
+		e := body.KeyTransparencyEntry
+		ctx := kt.VRFInput(kt.Kind(e.GetKind()), e.GetId(), e.GetVersion())
+		return kt.AppendKTLeaf(make([]byte, 0, kt.KTLeafSize), label, kt.Commit(opening, ctx, raw))
+	}
+	ctx := kt.OpaqueContext(EventType(ev))
+	return kt.AppendOpaqueLeaf(make([]byte, 0, kt.OpaqueLeafSize), kt.Commit(opening, ctx[:], raw))
+}
+
+// Verify checks that the leaf commits to Raw under Opening, which Apply takes
+// for granted: replay calls it, a writer that has just made the leaf need not.
+// The label of a KT leaf is checked by its VRF proof, not here.
+func (e *Entry) Verify() error {
+	leaf, err := kt.ParseLeaf(e.Leaf)
+	if err != nil {
+		return &ApplyError{e.Index, fmt.Errorf("%w: %w", ErrInvalidEvent, err)}
+	}
+	if id := e.Event.GetKeyTransparencyEntry().GetId(); len(id) > maxKTID {
+		return &ApplyError{e.Index, invalid("KT id of %d bytes", len(id))}
+	}
+	if !bytes.Equal(e.Leaf, LeafOf(e.Event, e.Raw, e.Opening, leaf.Label)) {
+		return &ApplyError{e.Index, invalid("the leaf does not commit to the event")}
+	}
+	return nil
+}

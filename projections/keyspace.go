@@ -1,0 +1,145 @@
+package projections
+
+import "encoding/binary"
+
+// The keyspace of the views: one byte says which view a row belongs to, the
+// rest is the row's key within it. Integers are big-endian, so byte order is
+// numeric order. The numbers are part of viewsFormat and are never reused.
+const (
+	prefixMeta     = 0x01 // → format u32 ‖ cursor u64 ‖ last event time u64
+	prefixConfig   = 0x02 // → CONFIG body
+	prefixSnapshot = 0x03 // → size u64 ‖ digest[32]
+
+	prefixAccount     = 0x10 // account[16] → Account
+	prefixAccountName = 0x11 // canonical username → account[16]
+	prefixKeyOwner    = 0x12 // key[32] → account[16] ‖ flags u8
+	prefixOpaque      = 0x13 // account[16] → OPAQUE record
+	prefixDevice      = 0x14 // device[32] → account[16] ‖ added ms u64
+
+	prefixKTLabel   = 0x20 // label[32] → commitment[32] ‖ index u64
+	prefixKTEntry   = 0x21 // label[32] → opening[16] ‖ event
+	prefixKTVersion = 0x22 // kind u8 ‖ u16 len ‖ id ‖ version u32 → label[32]
+	prefixKTNewest  = 0x23 // kind u8 ‖ u16 len ‖ id → version u32 ‖ label[32]
+
+	prefixSession        = 0x30 // token hash[32] → Session
+	prefixAccountSession = 0x31 // account[16] ‖ token hash[32] → ∅
+	prefixSessionExpiry  = 0x32 // expires ms u64 ‖ token hash[32] → ∅
+	prefixSessionIdle    = 0x33 // last day u32 ‖ token hash[32] → ∅
+
+	prefixQueue       = 0x40 // device[32] → QueueState
+	prefixQueueItem   = 0x41 // device[32] ‖ seq u64 → QueueItem
+	prefixShare       = 0x42 // device[32] ‖ sender[16] → count u64 ‖ bytes u64
+	prefixPayload     = 0x43 // owner[16] ‖ message[16] → references u32 (shared payloads only)
+	prefixQueueExpiry = 0x44 // minute u32 ‖ device[32] → ∅
+	prefixDrain       = 0x45 // device[32] ‖ hour u32 → up to seq u64
+	prefixDrainDue    = 0x46 // hour u32 ‖ device[32] → ∅
+
+	prefixReceipt = 0x50 // request id[16] ‖ caller[32] ‖ method u32 → Receipt
+)
+
+// pointCached tells which rows the writer keeps in memory between batches: those
+// that are read and written by key only, and by most commands.
+func pointCached(prefix byte) bool {
+	switch prefix {
+	case prefixMeta, prefixAccount, prefixKeyOwner, prefixDevice, prefixSession, prefixQueue, prefixShare:
+		return true
+	}
+	return false
+}
+
+// maxKeySize is enough for every key but those that hold a username or KT id.
+const maxKeySize = 1 + 16 + 32 + 4
+
+func keyOf(dst []byte, prefix byte) []byte { return append(dst, prefix) }
+
+func keyOfID(dst []byte, prefix byte, id ID) []byte {
+	return append(append(dst, prefix), id[:]...)
+}
+
+func keyOf32(dst []byte, prefix byte, key [32]byte) []byte {
+	return append(append(dst, prefix), key[:]...)
+}
+
+func nameKey(dst []byte, canonical string) []byte {
+	return append(append(dst, prefixAccountName), canonical...)
+}
+
+func accountSessionKey(dst []byte, account ID, token Hash) []byte {
+	return append(keyOfID(dst, prefixAccountSession, account), token[:]...)
+}
+
+func sessionExpiryKey(dst []byte, expiresMS uint64, token Hash) []byte {
+	return append(keyOfU64(dst, prefixSessionExpiry, expiresMS), token[:]...)
+}
+
+func sessionIdleKey(dst []byte, day uint32, token Hash) []byte {
+	return append(keyOfU32(dst, prefixSessionIdle, day), token[:]...)
+}
+
+func itemKey(dst []byte, device Key, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(keyOf32(dst, prefixQueueItem, device), seq)
+}
+
+func shareKey(dst []byte, device Key, sender ID) []byte {
+	return append(keyOf32(dst, prefixShare, device), sender[:]...)
+}
+
+func payloadKey(dst []byte, ref PayloadRef) []byte {
+	return append(keyOfID(dst, prefixPayload, ref.Owner), ref.ID[:]...)
+}
+
+func queueExpiryKey(dst []byte, minute uint32, device Key) []byte {
+	return append(keyOfU32(dst, prefixQueueExpiry, minute), device[:]...)
+}
+
+func drainKey(dst []byte, device Key, hour uint32) []byte {
+	return binary.BigEndian.AppendUint32(keyOf32(dst, prefixDrain, device), hour)
+}
+
+func drainDueKey(dst []byte, hour uint32, device Key) []byte {
+	return append(keyOfU32(dst, prefixDrainDue, hour), device[:]...)
+}
+
+// receiptKey orders receipts by time: a UUIDv7 begins with its Unix
+// milliseconds in 48 bits (RFC 9562, section 5.7).
+func receiptKey(dst []byte, caller Key, method uint32, requestID ID) []byte {
+	dst = append(keyOfID(dst, prefixReceipt, requestID), caller[:]...)
+	return binary.BigEndian.AppendUint32(dst, method)
+}
+
+// receiptBound is the first key of receipts whose time is at least ms.
+func receiptBound(dst []byte, ms uint64) []byte {
+	const max48 = 1<<48 - 1
+	ms = min(ms, max48)
+	return append(append(dst, prefixReceipt), byte(ms>>40), byte(ms>>32), byte(ms>>24), byte(ms>>16), byte(ms>>8), byte(ms))
+}
+
+// ktKey is the key of an identifier; its version, where wanted, follows.
+func ktKey(dst []byte, prefix, kind byte, id []byte) []byte {
+	dst = append(dst, prefix, kind)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(id)))
+	return append(dst, id...)
+}
+
+func ktVersionKey(dst []byte, kind byte, id []byte, version uint32) []byte {
+	return binary.BigEndian.AppendUint32(ktKey(dst, prefixKTVersion, kind, id), version)
+}
+
+func keyOfU64(dst []byte, prefix byte, v uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, prefix), v)
+}
+
+func keyOfU32(dst []byte, prefix byte, v uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, prefix), v)
+}
+
+// keyRangeEnd is the first key after all keys that begin with start.
+func keyRangeEnd(start []byte) []byte {
+	end := append([]byte(nil), start...)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,155 @@
+package projections
+
+import (
+	"encoding/binary"
+
+	"quicprochat/kt"
+	pb "quicprochat/proto/qpcv1"
+)
+
+// maxKTID bounds an identifier: a username or a key.
+const maxKTID = maxUsernameSize
+
+// vrfProofSize is that of ECVRF-EDWARDS25519-SHA512-TAI in bytes (RFC 9381).
+const vrfProofSize = 80
+
+// KTRef is what the transparency map knows of one label.
+type KTRef struct {
+	Label      kt.Label
+	Commitment kt.Hash
+	// Index is the log index of the KT leaf.
+	Index uint64
+}
+
+// KTVersion is one version of an identifier, with all that a proof needs.
+type KTVersion struct {
+	KTRef
+	Opening kt.Opening
+	// Raw is the event exactly as it was committed to.
+	Raw []byte
+	// Entry is the event's body: value and VRF proofs.
+	Entry *pb.KeyTransparencyEntry
+}
+
+// applyKeyTransparencyEntry appends a version: the first is 0, none is left out,
+// and no label stands twice.
+func applyKeyTransparencyEntry(b *Batch, e *Entry, ev *pb.KeyTransparencyEntry) error {
+	leaf, err := kt.ParseLeaf(e.Leaf)
+	if err != nil {
+		return invalid("leaf: %v", err)
+	}
+	if err := checkKTEntry(ev); err != nil {
+		return err
+	}
+	kind := byte(ev.GetKind())
+	newest, found, err := KTNewest(b, kt.Kind(kind), ev.GetId())
+	if err != nil {
+		return err
+	}
+	if want := newest + 1; (found && ev.GetVersion() != want) || (!found && ev.GetVersion() != 0) {
+		return invalid("version %d does not follow the newest", ev.GetVersion())
+	}
+	if _, found, err := KTLabel(b, leaf.Label); err != nil || found {
+		return orInvalid(err, "the label exists")
+	}
+	row := append(b.row[:0], leaf.Commitment[:]...)
+	b.row = binary.BigEndian.AppendUint64(row, e.Index)
+	if err := b.put(keyOf32(b.scratch(), prefixKTLabel, leaf.Label), b.row); err != nil {
+		return err
+	}
+	b.row = append(append(b.row[:0], e.Opening[:]...), e.Raw...)
+	if err := b.put(keyOf32(b.scratch(), prefixKTEntry, leaf.Label), b.row); err != nil {
+		return err
+	}
+	if err := b.put(ktVersionKey(b.scratch(), kind, ev.GetId(), ev.GetVersion()), leaf.Label[:]); err != nil {
+		return err
+	}
+	b.row = append(binary.BigEndian.AppendUint32(b.row[:0], ev.GetVersion()), leaf.Label[:]...)
+	return b.put(ktKey(b.scratch(), prefixKTNewest, kind, ev.GetId()), b.row)
+}
+
+// checkKTEntry checks what does not depend on the views. Revocations do not
+// belong to this format: what they end would have to be ended here.
+func checkKTEntry(ev *pb.KeyTransparencyEntry) error {
+	if len(ev.GetVrfProof()) != vrfProofSize || len(ev.GetNextVrfProof()) != vrfProofSize {
+		return invalid("VRF proofs of %d and %d bytes", len(ev.GetVrfProof()), len(ev.GetNextVrfProof()))
+	}
+	if len(ev.GetId()) == 0 || len(ev.GetId()) > maxKTID {
+		return invalid("KT id of %d bytes", len(ev.GetId()))
+	}
+	switch kt.Kind(ev.GetKind()) {
+	case kt.KindAccount:
+		_, err := field32(ev.GetValue(), "identity key")
+		return err
+	case kt.KindIdentity:
+		if _, err := field32(ev.GetId(), "identity key"); err != nil {
+			return err
+		}
+		return checkKeySet(ev)
+	default:
+		return invalid("KT entry of kind %d", ev.GetKind())
+	}
+}
+
+// KTLabel finds a label of the map. A username is taken when the label of its
+// account's version 0 is found.
+func KTLabel(r Reader, label kt.Label) (KTRef, bool, error) {
+	ref, found, err := readRow(r, "KT labels", keyOf32(r.scratch(), prefixKTLabel, label), func(in *rowReader) KTRef {
+		return KTRef{Commitment: in.array32(), Index: in.u64()}
+	})
+	ref.Label = label
+	return ref, found, err
+}
+
+// KTEntry finds one version of an identifier.
+func KTEntry(r Reader, kind kt.Kind, id []byte, version uint32) (KTVersion, bool, error) {
+	if len(id) > maxKTID {
+		return KTVersion{}, false, nil
+	}
+	label, found, err := readRow(r, "KT versions", ktVersionKey(r.scratch(), byte(kind), id, version), (*rowReader).array32)
+	if err != nil || !found {
+		return KTVersion{}, false, err
+	}
+	return ktEntry(r, label)
+}
+
+// ktEntry reads all that is kept under a label.
+func ktEntry(r Reader, label kt.Label) (v KTVersion, found bool, err error) {
+	if v.KTRef, found, err = KTLabel(r, label); err != nil || !found {
+		return v, false, err
+	}
+	value, found, err := r.get(keyOf32(r.scratch(), prefixKTEntry, label))
+	if err != nil || !found {
+		return v, false, err
+	}
+	if len(value) < len(v.Opening) {
+		return v, false, r.fault((&rowReader{bad: true}).end("KT entries"))
+	}
+	v.Opening, v.Raw = kt.Opening(value), append([]byte(nil), value[len(v.Opening):]...)
+	ev, err := DecodeEvent(v.Raw)
+	if err != nil {
+		return v, false, err
+	}
+	v.Entry = ev.GetKeyTransparencyEntry()
+	return v, true, nil
+}
+
+// KTNewest is the number of an identifier's newest version.
+func KTNewest(r Reader, kind kt.Kind, id []byte) (version uint32, found bool, err error) {
+	newest, found, err := ktNewest(r, kind, id)
+	return newest.version, found, err
+}
+
+type ktNewestRow struct {
+	version uint32
+	label   kt.Label
+}
+
+func ktNewest(r Reader, kind kt.Kind, id []byte) (ktNewestRow, bool, error) {
+	if len(id) > maxKTID {
+		return ktNewestRow{}, false, nil
+	}
+	return readRow(r, "KT newest versions", ktKey(r.scratch(), prefixKTNewest, byte(kind), id), func(in *rowReader) ktNewestRow {
+		return ktNewestRow{version: in.u32(), label: in.array32()}
+	})
+}
