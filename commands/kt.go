@@ -33,6 +33,6 @@ func revocationLabel(vrf *kt.VRFPrivateKey, key []byte) kt.Label {
 
 // inMap reports whether a label was ever written.
 func inMap(r projections.Reader, label kt.Label) (bool, error) {
-	_, found, err := projections.KTLabel(r, projections.Label(label))
+	_, found, err := projections.KTLabel(r, label)
 	return found, err
 }

@@ -31,7 +31,7 @@ func ResolveUser(v *View, req *pb.ResolveUserRequest) (*pb.ResolveUserResponse, 
 	if !found {
 		return nil, Refuse(pb.Status_NotFound, pb.Reason_NO_SUCH_USER, "there is no user of this name")
 	}
-	version, found, err := projections.KTNewest(v.Reader, uint8(kt.KindAccount), []byte(name))
+	version, found, err := projections.KTNewest(v.Reader, kt.KindAccount, []byte(name))
 	if err != nil {
 		return nil, err
 	}

@@ -6,20 +6,20 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // A snapshot file is <dir>/snapshots/<size>, size in decimal. It is written under
-// a name with partSuffix and renamed when it is durable, so a file with a plain
-// number is whole or damaged, never unfinished.
-const partSuffix = ".part"
+// the name unfinished and renamed when it is durable, so a file with a number is
+// whole or damaged, never cut short; what a crash leaves is overwritten.
+const unfinished = "unfinished"
 
 // Write writes the snapshot to <dir>/snapshots/<size> and returns the digest of
 // its rows. It waits until the log is durable up to the snapshot's size, and is
-// durable on return. The caller records it by a SnapshotTaken event.
+// durable on return. One is written at a time. The caller records it by a
+// SnapshotTaken event.
 func (s *Snapshot) Write(fsys vfs.FS, dir string) (Hash, error) {
 	if err := s.views.mark.wait(s.size); err != nil {
 		return Hash{}, fmt.Errorf("views: snapshot: %w", err)
@@ -28,10 +28,10 @@ func (s *Snapshot) Write(fsys vfs.FS, dir string) (Hash, error) {
 	if err := fsys.MkdirAll(folder, 0o700); err != nil {
 		return Hash{}, fmt.Errorf("views: snapshot: %w", err)
 	}
-	path := snapshotPath(fsys, dir, s.size)
-	digest, err := writeSnapshotFile(fsys, path+partSuffix, s)
+	part := fsys.PathJoin(folder, unfinished)
+	digest, err := writeSnapshotFile(fsys, part, s)
 	if err == nil {
-		err = fsys.Rename(path+partSuffix, path)
+		err = fsys.Rename(part, snapshotPath(fsys, dir, s.size))
 	}
 	if err == nil {
 		err = syncDir(fsys, folder)
@@ -40,7 +40,6 @@ func (s *Snapshot) Write(fsys vfs.FS, dir string) (Hash, error) {
 		err = syncDir(fsys, dir)
 	}
 	if err != nil {
-		_ = fsys.Remove(path + partSuffix)
 		return Hash{}, fmt.Errorf("views: snapshot: %w", err)
 	}
 	return digest, nil
@@ -110,30 +109,12 @@ func readSnapshotFile(fsys vfs.FS, dir string, size uint64, each func(key, value
 	return digest, nil
 }
 
-// PruneSnapshots removes all snapshots but the newest keep, and what was left of
-// unfinished ones.
-func PruneSnapshots(fsys vfs.FS, dir string, keep int) error {
-	sizes, err := ListSnapshots(fsys, dir)
-	if err != nil {
-		return err
+// RemoveSnapshot removes a snapshot; one that does not exist is an error.
+func RemoveSnapshot(fsys vfs.FS, dir string, size uint64) error {
+	if err := fsys.Remove(snapshotPath(fsys, dir, size)); err != nil {
+		return fmt.Errorf("views: snapshot: %w", err)
 	}
-	folder := fsys.PathJoin(dir, snapshotsDir)
-	names, err := fsys.List(folder)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("views: snapshots: %w", err)
-	}
-	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, partSuffix) })
-	for _, size := range sizes[:max(0, len(sizes)-keep)] {
-		names = append(names, strconv.FormatUint(size, 10))
-	}
-	for _, name := range names {
-		if err := fsys.Remove(fsys.PathJoin(folder, name)); err != nil {
-			return fmt.Errorf("views: snapshots: %w", err)
-		}
-	}
-	return nil
+	return syncDir(fsys, fsys.PathJoin(dir, snapshotsDir))
 }
 
 // restoreBatchBytes bounds the batches that fill a store.
