@@ -41,6 +41,7 @@ func (d *delivery) place(o *outgoing) (*placed, error) {
 	}
 	p := &placed{outgoing: o, account: to.account}
 	size := uint64(len(o.payload))
+	var lost []*room
 	full := 0
 	for _, q := range to.queues {
 		verdict, err := q.fit(d.tx, size)
@@ -52,7 +53,7 @@ func (d *delivery) place(o *outgoing) (*placed, error) {
 			full++
 			fallthrough
 		case senderQuota:
-			p.skipped = append(p.skipped, q.device[:])
+			lost = append(lost, q)
 			continue
 		}
 		if upTo := q.takeRelease(); upTo > 0 {
@@ -60,13 +61,17 @@ func (d *delivery) place(o *outgoing) (*placed, error) {
 		}
 		p.targets = append(p.targets, &pb.MessageEnqueued_Target{DeviceKey: q.device[:], Seq: q.take(size)})
 	}
-	if len(p.targets) > 0 {
-		return p, nil
-	}
-	if len(to.queues) == 0 {
+	switch {
+	case len(to.queues) == 0:
 		return nil, Refuse(pb.Status_NotFound, pb.Reason_NO_DEVICE, "the recipient has no active device")
+	case len(p.targets) == 0:
+		return nil, refuseFull(full == len(to.queues))
 	}
-	return nil, refuseFull(full == len(to.queues))
+	for _, q := range lost {
+		q.lose()
+		p.skipped = append(p.skipped, q.device[:])
+	}
+	return p, nil
 }
 
 // recipient looks a recipient up. Nobody is a recipient without devices: the
@@ -97,7 +102,7 @@ func activeDevices(view projections.Reader, name recipientName) (projections.ID,
 		return account.ID, account.Devices, err
 	}
 	device, found, err := projections.DeviceByKey(view, name.key)
-	if err != nil || !found || !device.Active {
+	if err != nil || !found {
 		return projections.ID{}, nil, err
 	}
 	return device.AccountID, []projections.Key{device.Key}, nil
