@@ -36,6 +36,15 @@ func linkedConfig(t testing.TB) Config {
 	return c
 }
 
+// longestConfig has the longest origin there is, and a link.
+func longestConfig(t testing.TB) Config {
+	t.Helper()
+	c := testConfig(t)
+	c.Origin = Origin(strings.Repeat(strings.Repeat("a", 62)+".", 4)+"b", 1<<32-1)
+	c.Link(1, testKey(1))
+	return c
+}
+
 func TestConfigBytes(t *testing.T) {
 	c := testConfig(t)
 	want := "0000" + "0012" + hex.EncodeToString([]byte("chat.example.org/1")) +

@@ -69,6 +69,9 @@ func TestLeafClassesKeepTheirBytes(t *testing.T) {
 			t.Errorf("%s leaf of %d bytes begins with %d", name, len(c.leaf), c.leaf[0])
 		}
 	}
+	if got := len(AppendConfigLeaf(nil, longestConfig(t))); got != 410 || MaxLeafSize != 410 {
+		t.Errorf("the longest CONFIG leaf has %d bytes, MaxLeafSize is %d", got, MaxLeafSize)
+	}
 	if got := Class(7).String(); got != "Class(7)" {
 		t.Errorf("unknown class is named %s", got)
 	}
