@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -56,10 +55,13 @@ func createAnchor(fs vfs.FS, dir string, store [16]byte, h head) error {
 // openAnchor finds the newest valid slot. Every other outcome is an *AnchorError of kind ErrNoAnchor.
 func openAnchor(fs vfs.FS, dir string, store [16]byte) (*anchor, error) {
 	path := fs.PathJoin(dir, AnchorFile)
-	file, err := fs.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
-	if errors.Is(err, os.ErrNotExist) {
+	if there, err := exists(fs, path); err != nil {
+		return nil, err
+	} else if !there { // opening would create it
 		return nil, &AnchorError{Kind: ErrNoAnchor, Detail: "the file is missing"}
-	} else if err != nil {
+	}
+	file, err := fs.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
 		return nil, fmt.Errorf("open the head anchor: %w", err)
 	}
 	a := &anchor{file: file, store: store}

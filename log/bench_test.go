@@ -1,6 +1,7 @@
 package log
 
 import (
+	"encoding/binary"
 	"fmt"
 	"testing"
 
@@ -55,12 +56,13 @@ func benchmarkCommit(b *testing.B, size int) {
 	r.Event = make([]byte, 300)
 	payload := make([]byte, 1024)
 	var id uint64
+	var k PayloadKey
 	b.ReportAllocs()
 	for b.Loop() {
 		g := l.NewGroup()
 		for range size {
 			g.Append(r)
-			k, _ := testPayload(id)
+			binary.BigEndian.PutUint64(k.ID[:], id)
 			id++
 			g.PutPayload(k, payload)
 		}

@@ -24,7 +24,7 @@ type Group struct {
 type groupBuffers struct {
 	seg   segmentWriter
 	head  compactRange // of the log with the group's records
-	nodes tileNodes    // new nodes, by tile level
+	nodes newNodes
 }
 
 // NewGroup starts an empty group behind the last committed one.
@@ -143,7 +143,7 @@ func (l *Log) publish(g *Group, root kt.Hash) bool {
 	defer l.mu.Unlock()
 	l.head.set(&g.head)
 	l.root = root
-	l.edge.appendHashes(&g.nodes)
+	l.edge.appendNodes(&g.nodes)
 	g.seg.eachLeaf(l.edge.appendEntry)
 	return l.edge.full() > 0
 }

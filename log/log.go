@@ -148,7 +148,8 @@ func noStore(a *anchor) error {
 	return &AnchorError{Kind: ErrShorterThanAnchor, LogRoot: emptyRoot, AnchorSize: h.size, AnchorRoot: h.root}
 }
 
-// Close stores the tiles that are full and closes the log. Groups must not be committed or waited for any more.
+// Close stores the tiles that are full and closes the log. It is called once, when no group will be committed or
+// waited for any more. Closing a failed log gives an error, but does release files and lock.
 func (l *Log) Close() error {
 	close(l.tileQuit)
 	<-l.tileDone

@@ -94,17 +94,31 @@ func (l *Log) node(level uint, index uint64) (kt.Hash, error) {
 	start := index << height // the first hash of that tile level under the node
 	l.mu.RLock()
 	lv := &l.edge.levels[tile]
-	if base := lv.base; start >= base {
-		hashes := lv.hashes[start-base:][:1<<height]
+	if start >= lv.base {
+		h := lv.node(height, start)
 		l.mu.RUnlock()
-		return subtreeRoot(hashes), nil
+		return h, nil
 	}
 	l.mu.RUnlock()
-	t, err := l.trees.get(tileID{tile, start / tileWidth}, l.storedTile)
+	t, err := l.tree(tileID{tile, start / tileWidth})
 	if err != nil {
 		return kt.Hash{}, err
 	}
 	return t.node(height, start%tileWidth>>height), nil
+}
+
+// tree gives a stored tile with the nodes above it, from the cache if it is there.
+func (l *Log) tree(id tileID) (*tileTree, error) {
+	if t := l.trees.lookup(id); t != nil {
+		return t, nil
+	}
+	hashes, err := l.storedTile(id.level, id.n)
+	if err != nil {
+		return nil, err
+	}
+	t := newTileTree(hashes)
+	l.trees.insert(id, t)
+	return t, nil
 }
 
 // checkTile tells whether the log has hashes number*256 to number*256+width of a tile level.
@@ -125,8 +139,8 @@ func (l *Log) Tile(level int, n uint64, width int) ([]byte, error) {
 	out := make([]byte, width*len(kt.Hash{}))
 	l.mu.RLock()
 	lv := &l.edge.levels[level]
-	if base := lv.base; n*tileWidth >= base {
-		hashes := lv.hashes[n*tileWidth-base:][:width]
+	if first := lv.base / tileWidth; n >= first {
+		hashes := lv.tile(n-first, width)
 		l.mu.RUnlock()
 		putHashes(out, hashes)
 		return out, nil

@@ -85,7 +85,7 @@ func (l *Log) storedSize() (size uint64, err error) {
 // extend appends the records from the end of the compact range up to size to range and edge. With store set, tiles
 // are stored on the way, so that the edge stays small.
 func (l *Log) extend(size uint64, store bool) error {
-	var nodes tileNodes
+	var nodes newNodes
 	return l.segments(l.head.size, size, func(s *segment, from, to uint64) error {
 		nodes.reset()
 		for i := from; i < to; i++ {
@@ -93,7 +93,7 @@ func (l *Log) extend(size uint64, store bool) error {
 			l.head.add(kt.LeafHash(r.Leaf), &nodes)
 			l.edge.appendEntry(r.Leaf)
 		}
-		l.edge.appendHashes(&nodes)
+		l.edge.appendNodes(&nodes)
 		if store && l.edge.full() >= bundlesPerBatch {
 			return l.storeTiles()
 		}
@@ -104,7 +104,7 @@ func (l *Log) extend(size uint64, store bool) error {
 // rootOfSegments computes a root from the segments alone.
 func (l *Log) rootOfSegments(size uint64) (kt.Hash, error) {
 	var c compactRange
-	var nodes tileNodes
+	var nodes newNodes
 	err := l.segments(0, size, func(s *segment, from, to uint64) error {
 		nodes.reset()
 		for i := from; i < to; i++ {

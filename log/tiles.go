@@ -75,7 +75,7 @@ func (l *Log) storeEdge(e *edge, bundles int) error {
 			key = appendTileKey(key[:0], level, lv.base/tileWidth+uint64(i))
 			op := b.SetDeferred(len(key), tileWidth*len(kt.Hash{}))
 			copy(op.Key, key)
-			putHashes(op.Value, lv.hashes[i*tileWidth:(i+1)*tileWidth])
+			putHashes(op.Value, lv.tile(uint64(i), tileWidth))
 			if err := op.Finish(); err != nil {
 				return l.fail.set(err)
 			}
@@ -106,8 +106,9 @@ func (l *Log) loadEdge(size uint64) error {
 			if err != nil {
 				return err
 			}
-			lv.hashes = append(lv.hashes, subtreeRoot(tile))
+			lv.nodes[0] = append(lv.nodes[0], subtreeRoot(tile))
 		}
+		lv.grow()
 	}
 	roots, err := l.rangeRoots(0, tiled*tileWidth)
 	if err != nil {

@@ -10,6 +10,7 @@ const (
 	tileHeight = 8
 	tileWidth  = 1 << tileHeight // hashes in a full tile, entries in a full bundle
 	tileLevels = 64 / tileHeight
+	treeLevels = tileLevels * tileHeight
 )
 
 // emptyRoot is the root of the tree without leaves (RFC 6962 section 2.1).
@@ -36,17 +37,16 @@ func (c *compactRange) set(o *compactRange) {
 	c.size, c.roots = o.size, append(c.roots[:0], o.roots...)
 }
 
-// add appends a leaf hash. Every node that a hash tile holds is given to tiles as it becomes complete.
-func (c *compactRange) add(leaf kt.Hash, tiles *tileNodes) {
+// add appends a leaf hash. Every node that becomes complete is added to nodes.
+func (c *compactRange) add(leaf kt.Hash, nodes *newNodes) {
 	h, level := leaf, 0
-	tiles[0] = append(tiles[0], h)
+	nodes[0] = append(nodes[0], h)
 	for rest := c.size; rest&1 == 1; rest >>= 1 {
 		last := len(c.roots) - 1
 		h = nodeHash(&c.roots[last], &h)
 		c.roots = c.roots[:last]
-		if level++; level%tileHeight == 0 {
-			tiles[level/tileHeight] = append(tiles[level/tileHeight], h)
-		}
+		level++
+		nodes[level] = append(nodes[level], h)
 	}
 	c.roots = append(c.roots, h)
 	c.size++
@@ -81,32 +81,63 @@ func subtreeRoot(hashes []kt.Hash) kt.Hash {
 	return hashes[0]
 }
 
-// tileNodes collects nodes by tile level: level l holds roots of perfect subtrees with 256^l leaves.
-type tileNodes [tileLevels + 1][]kt.Hash
+// newNodes collects the roots of perfect subtrees by level: those of level l have 2^l leaves.
+type newNodes [treeLevels + 1][]kt.Hash
 
-func (t *tileNodes) reset() {
-	for i := range t {
-		t[i] = t[i][:0]
+func (n *newNodes) reset() {
+	for i := range n {
+		n[i] = n[i][:0]
 	}
 }
 
-// edge is the right edge of the tree, as far as its tiles and bundles are not stored yet: per level all hashes from
-// base on, and the entries that belong to level 0. Hashes and entries are only ever appended, and what was stored is
-// dropped by moving the rest to new memory, so that readers may keep slices without a lock.
+// edge is the right edge of the tree, as far as its tiles and bundles are not stored yet, and the entries that belong
+// to it. Nodes and entries are only ever appended, and what was stored is dropped by moving the rest to new memory,
+// so that readers may keep slices without a lock.
 type edge struct {
 	levels  [tileLevels]edgeLevel
 	entries []byte   // encoded as in an entry bundle
 	ends    []uint32 // end of each entry in entries
 }
 
+// edgeLevel is one tile level of the edge: the hashes that make up its tiles, and the nodes above them.
 type edgeLevel struct {
-	base   uint64 // index of the first hash; a multiple of tileWidth
-	hashes []kt.Hash
+	base  uint64                // index of the first hash; a multiple of tileWidth
+	nodes [tileHeight][]kt.Hash // by height; nodes[0] are the hashes from base on
 }
 
-func (e *edge) appendHashes(n *tileNodes) {
-	for i := range e.levels {
-		e.levels[i].hashes = append(e.levels[i].hashes, n[i]...)
+// node is the node height levels above the hashes, over those from start on; start is not below base.
+func (l *edgeLevel) node(height uint, start uint64) kt.Hash {
+	return l.nodes[height][(start-l.base)>>height]
+}
+
+// tile gives the first width hashes of the i-th tile from base.
+func (l *edgeLevel) tile(i uint64, width int) []kt.Hash {
+	return l.nodes[0][i*tileWidth:][:width]
+}
+
+// grow makes the nodes above hashes that came without them.
+func (l *edgeLevel) grow() {
+	for h := 1; h < tileHeight; h++ {
+		below := l.nodes[h-1]
+		for i := 2 * len(l.nodes[h]); i+1 < len(below); i += 2 {
+			l.nodes[h] = append(l.nodes[h], nodeHash(&below[i], &below[i+1]))
+		}
+	}
+}
+
+func (l *edgeLevel) drop(tiles int) {
+	l.base += uint64(tiles) * tileWidth
+	for h := range l.nodes {
+		l.nodes[h] = append(make([]kt.Hash, 0, 2*tileWidth>>h), l.nodes[h][tiles*tileWidth>>h:]...)
+	}
+}
+
+func (e *edge) appendNodes(n *newNodes) {
+	for level, hashes := range n[:treeLevels] {
+		if len(hashes) > 0 {
+			to := &e.levels[level/tileHeight].nodes[level%tileHeight]
+			*to = append(*to, hashes...)
+		}
 	}
 }
 
@@ -139,9 +170,7 @@ func (e *edge) fullTiles(level, bundles int) int {
 func (e *edge) drop(bundles int) {
 	for level := tileLevels - 1; level >= 0; level-- { // level 0 last: fullTiles counts from its base
 		if tiles := e.fullTiles(level, bundles); tiles > 0 {
-			l := &e.levels[level]
-			l.base += uint64(tiles) * tileWidth
-			l.hashes = append(make([]kt.Hash, 0, 2*tileWidth), l.hashes[tiles*tileWidth:]...)
+			e.levels[level].drop(tiles)
 		}
 	}
 	cut := bundles * tileWidth

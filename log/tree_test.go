@@ -17,7 +17,7 @@ func TestCompactRange(t *testing.T) {
 	const sizes = 2000
 	ref := testonly.New(rfc6962.DefaultHasher)
 	var c compactRange
-	var nodes tileNodes
+	var nodes newNodes
 	for i := range uint64(sizes) {
 		if got, want := c.root(), ref.Hash(); !bytes.Equal(got[:], want) {
 			t.Fatalf("root at size %d: %x, want %x", i, got, want)
@@ -29,16 +29,20 @@ func TestCompactRange(t *testing.T) {
 			t.Fatalf("size %d after %d leaves", c.size, i+1)
 		}
 	}
-	if len(nodes[0]) != sizes || len(nodes[1]) != sizes/tileWidth || len(nodes[2]) != 0 {
-		t.Fatalf("nodes by level: %d, %d, %d", len(nodes[0]), len(nodes[1]), len(nodes[2]))
-	}
-	for i, h := range nodes[1] {
-		if want := subtreeRoot(slices.Clone(nodes[0][i*tileWidth : (i+1)*tileWidth])); h != want {
-			t.Errorf("node %d of level 1: %x, want %x", i, h, want)
+	for level := range nodes {
+		if len(nodes[level]) != sizes>>level {
+			t.Fatalf("%d nodes of level %d", len(nodes[level]), level)
 		}
 	}
-	if want := ref.HashAt(tileWidth); !bytes.Equal(nodes[1][0][:], want) {
-		t.Errorf("first node of level 1: %x, want %x", nodes[1][0], want)
+	for level := range tileHeight + 1 {
+		for i, h := range nodes[level] {
+			if want := subtreeRoot(nodes[0][i<<level : (i+1)<<level]); h != want {
+				t.Errorf("node %d of level %d: %x, want %x", i, level, h, want)
+			}
+		}
+		if want := ref.HashAt(1 << level); !bytes.Equal(nodes[level][0][:], want) {
+			t.Errorf("first node of level %d: %x, want %x", level, nodes[level][0], want)
+		}
 	}
 }
 
@@ -69,7 +73,7 @@ func TestSubtreeRootKeepsItsInput(t *testing.T) {
 // A set copy does not follow the original: groups work on copies of the log's range.
 func TestCompactRangeSet(t *testing.T) {
 	var a, b compactRange
-	var nodes tileNodes
+	var nodes newNodes
 	for i := range byte(7) {
 		a.add(kt.Hash{i}, &nodes)
 	}

@@ -45,20 +45,6 @@ type cachedTree struct {
 	used bool
 }
 
-// get returns the tree of a tile, which it reads with load when it does not have it.
-func (c *treeCache) get(id tileID, load func(level int, n uint64) ([]kt.Hash, error)) (*tileTree, error) {
-	if t := c.lookup(id); t != nil {
-		return t, nil
-	}
-	hashes, err := load(id.level, id.n)
-	if err != nil {
-		return nil, err
-	}
-	t := newTileTree(hashes)
-	c.insert(id, t)
-	return t, nil
-}
-
 func (c *treeCache) lookup(id tileID) *tileTree {
 	c.mu.Lock()
 	defer c.mu.Unlock()
