@@ -137,5 +137,6 @@ func (l *Log) rebuild(size uint64, want head) error {
 		return err
 	}
 	l.head, l.edge = compactRange{}, edge{}
+	l.trees.reset()
 	return l.extend(size, true)
 }

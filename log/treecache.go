@@ -30,7 +30,7 @@ func newTileTree(hashes []kt.Hash) *tileTree {
 // node is the i-th node, counted from the left, height levels above the tile's hashes.
 func (t *tileTree) node(height uint, i uint64) kt.Hash { return t[tileWidth>>height+i] }
 
-// treeCache keeps the trees of stored tiles, which never change. It drops the tile that was not asked for since the
+// treeCache keeps the trees of stored tiles, which never change while a log is open. It drops the tile that was not asked for since the
 // hand last went by.
 type treeCache struct {
 	mu   sync.Mutex
@@ -43,6 +43,13 @@ type cachedTree struct {
 	id   tileID
 	tree *tileTree
 	used bool
+}
+
+// reset forgets all tiles.
+func (c *treeCache) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at, c.ring, c.hand = nil, nil, 0
 }
 
 func (c *treeCache) lookup(id tileID) *tileTree {
