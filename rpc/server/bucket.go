@@ -16,10 +16,12 @@ type budget struct {
 // tolerance is how far ahead of the clock a bucket's time may run.
 func (b budget) tolerance() int64 { return int64(b.burst) * int64(b.interval) }
 
-// bucketKey names one bucket: its kind, and who or what is charged.
+// bucketKey names one bucket: its kind, and who or what is charged, in as many
+// of the two parts as that needs.
 type bucketKey struct {
 	kind uint8
-	who  string
+	a    [16]byte
+	b    [32]byte
 }
 
 const (

@@ -195,6 +195,13 @@ func (id *identity) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) 
 	return id.current.Load(), nil
 }
 
+// isOwn reports whether the pair in use was issued here.
+func (id *identity) isOwn() bool {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return issuedBy(id.current.Load().Leaf, id.ca)
+}
+
 // reload reads the pair again; on an error the one in use stays.
 func (id *identity) reload() error {
 	id.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 )
 
 // prefixOf is what address limits count: an IPv4 /24 or an IPv6 /48, which is
@@ -83,20 +84,36 @@ func (c *census) join(a net.Addr) (*neighbours, error) {
 	return n, nil
 }
 
-// recognise notes that a connection is no stranger any more.
-func (c *census) recognise(n *neighbours) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n.strangers--
+// admission is the place of one connection in the census.
+type admission struct {
+	census     *census
+	neighbours *neighbours
+	recognised atomic.Bool // it has or had a session
+	left       bool        // guarded by census.mu
 }
 
-// leave counts a connection out.
-func (c *census) leave(n *neighbours, stranger bool) {
+// recognise notes that the connection is no stranger any more.
+func (a *admission) recognise() {
+	a.census.mu.Lock()
+	defer a.census.mu.Unlock()
+	if !a.left && !a.recognised.Load() {
+		a.recognised.Store(true)
+		a.neighbours.strangers--
+	}
+}
+
+// leave counts the connection out.
+func (a *admission) leave() {
+	c, n := a.census, a.neighbours
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if a.left {
+		return
+	}
+	a.left = true
 	c.total--
 	n.connections--
-	if stranger {
+	if !a.recognised.Load() {
 		n.strangers--
 	}
 	if n.connections == 0 {

@@ -1,0 +1,181 @@
+package push
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "quicprochat/proto/qpcv1"
+)
+
+func TestPushesReachEachConnectionOfTheDevice(t *testing.T) {
+	withHub(t, func(t *testing.T, h *Hub, s *store) {
+		first, second, other := newLink(10), newLink(10), newLink(10)
+		h.Bind(device(1), token(1), first)
+		h.Bind(device(1), token(2), second)
+		h.Bind(device(2), token(3), other)
+		if got := h.Devices(); got != 2 {
+			t.Errorf("%d devices, want 2", got)
+		}
+		h.Publish([]Message{s.put(7, []byte("hello"))}, nil)
+		synctest.Wait()
+		want := &pb.PushNewMessage{Seq: 7, Size: 5, Payload: []byte("hello"), MessageId: append([]byte{7}, make([]byte, 15)...)}
+		for i, l := range []*fakeLink{first, second} {
+			got := l.taken()
+			if len(got) != 1 || !proto.Equal(got[0], want) {
+				t.Errorf("connection %d got %v, want %v", i, got, want)
+			}
+		}
+		if got := other.taken(); len(got) != 0 {
+			t.Errorf("another device got %v", got)
+		}
+	})
+}
+
+func TestLargePayloadsAreNotInline(t *testing.T) {
+	for _, size := range []int{1, MaxInline, MaxInline + 1, 1 << 20} {
+		withHub(t, func(t *testing.T, h *Hub, s *store) {
+			l := newLink(1)
+			h.Bind(device(1), token(1), l)
+			payload := bytes.Repeat([]byte{9}, size)
+			h.Publish([]Message{s.put(1, payload)}, nil)
+			synctest.Wait()
+			got := l.taken()
+			if len(got) != 1 || got[0].GetSize() != uint32(size) {
+				t.Fatalf("size %d: got %v", size, got)
+			}
+			if inline := len(got[0].GetPayload()) > 0; inline != (size <= MaxInline) {
+				t.Errorf("size %d: inline is %v", size, inline)
+			}
+		})
+	}
+}
+
+func TestReleasedPayloadIsNoNews(t *testing.T) {
+	withHub(t, func(t *testing.T, h *Hub, s *store) {
+		l := newLink(10)
+		h.Bind(device(1), token(1), l)
+		h.Publish([]Message{{Device: device(1), ID: [16]byte{1}, Seq: 1, Size: 5}, s.put(2, []byte("x"))}, nil)
+		synctest.Wait()
+		got := l.taken()
+		if len(got) != 1 || got[0].GetSeq() != 2 {
+			t.Errorf("got %v, want only seq 2", got)
+		}
+	})
+}
+
+func TestUnreadablePayloadStillHints(t *testing.T) {
+	withHub(t, func(t *testing.T, h *Hub, s *store) {
+		l := newLink(10)
+		h.Bind(device(1), token(1), l)
+		m := s.put(3, []byte("abc"))
+		s.err = errors.New("disk")
+		h.Publish([]Message{m}, nil)
+		synctest.Wait()
+		got := l.taken()
+		if len(got) != 1 || got[0].GetSeq() != 3 || got[0].GetPayload() != nil {
+			t.Errorf("got %v, want a hint without payload", got)
+		}
+	})
+}
+
+// TestFullClientGetsOneResync sends more than the client takes: the rest is one
+// resync, sent as soon as there is room, and nothing blocks meanwhile.
+func TestFullClientGetsOneResync(t *testing.T) {
+	withHub(t, func(t *testing.T, h *Hub, s *store) {
+		full, healthy := newLink(2), newLink(100)
+		h.Bind(device(1), token(1), full)
+		h.Bind(device(1), token(2), healthy)
+		defer full.close()
+		for i := range byte(5) {
+			h.Publish([]Message{s.put(i+1, []byte{i})}, nil)
+			synctest.Wait()
+		}
+		if got := full.taken(); len(got) != 2 || got[0].GetResync() || got[1].GetResync() {
+			t.Errorf("before: got %v, want seq 1 and 2", got)
+		}
+		if got := healthy.taken(); len(got) != 5 {
+			t.Errorf("the other connection got %d pushes, want 5", len(got))
+		}
+		full.read(10)
+		synctest.Wait()
+		// One that waited for room, one for what came while it did.
+		got := full.taken()
+		if len(got) != 2 || !got[0].GetResync() || !got[1].GetResync() {
+			t.Errorf("after: got %v, want two resyncs", got)
+		}
+		h.Publish([]Message{s.put(6, []byte("six"))}, nil)
+		synctest.Wait()
+		if got := full.taken(); len(got) != 1 || got[0].GetSeq() != 6 {
+			t.Errorf("later: got %v, want seq 6", got)
+		}
+	})
+}
+
+// TestBurstCollapses gives more hints at once than may be pending, while the
+// workers are kept from sending.
+func TestBurstCollapses(t *testing.T) {
+	withHub(t, func(t *testing.T, h *Hub, s *store) {
+		l := newLink(1000)
+		h.Bind(device(1), token(1), l)
+		burst := make([]Message, 4*MaxPending)
+		for i := range burst {
+			burst[i] = s.put(byte(i), []byte("x"))
+		}
+		s.mu.Lock()
+		h.Publish(burst, nil)
+		s.mu.Unlock()
+		synctest.Wait()
+		got := l.taken()
+		if last := got[len(got)-1]; len(got) > 2*(MaxPending+1) || !last.GetResync() && last.GetSeq() != 4*MaxPending-1 {
+			t.Errorf("%d pushes, last %v: want few, ending in a resync or the last message", len(got), last)
+		}
+	})
+}
+
+func TestEndOfConnectionWhileBlocked(t *testing.T) {
+	withHub(t, func(t *testing.T, h *Hub, s *store) {
+		l := newLink(0)
+		b := h.Bind(device(1), token(1), l)
+		h.Publish([]Message{s.put(1, []byte("x"))}, nil)
+		synctest.Wait()
+		l.close()
+		b.Release()
+		synctest.Wait()
+		h.Publish([]Message{s.put(2, []byte("x"))}, nil)
+		synctest.Wait()
+		if got := l.taken(); len(got) != 0 {
+			t.Errorf("got %v", got)
+		}
+		if h.Devices() != 0 {
+			t.Error("the device is still bound")
+		}
+	})
+}
+
+func TestSessionEndClosesItsConnectionsOnly(t *testing.T) {
+	withHub(t, func(t *testing.T, h *Hub, _ *store) {
+		ended, moved, other := newLink(1), newLink(1), newLink(1)
+		h.Bind(device(1), token(1), ended)
+		b := h.Bind(device(1), token(1), moved)
+		b.Use(token(2)) // logged in again on the same connection
+		h.Bind(device(2), token(3), other)
+		h.Publish(nil, [][32]byte{token(1), token(9)})
+		if ended.endings() != 1 || moved.endings() != 0 || other.endings() != 0 {
+			t.Errorf("ended %d, moved %d, other %d; want 1, 0, 0", ended.endings(), moved.endings(), other.endings())
+		}
+		h.Publish(nil, [][32]byte{token(2)})
+		if moved.endings() != 1 {
+			t.Error("the end of the newer session did not close the connection")
+		}
+		b.Release()
+		b.Use(token(3)) // after the release it must not come back
+		h.Publish(nil, [][32]byte{token(3)})
+		if moved.endings() != 1 || other.endings() != 1 {
+			t.Errorf("after release: moved %d, other %d; want 1, 1", moved.endings(), other.endings())
+		}
+	})
+}

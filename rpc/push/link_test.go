@@ -1,0 +1,130 @@
+package push
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	pb "quicprochat/proto/qpcv1"
+)
+
+var errGone = errors.New("connection gone")
+
+// fakeLink is a client: it takes so many pushes, then its limit is reached.
+type fakeLink struct {
+	mu    sync.Mutex
+	room  int
+	freed sync.Cond
+	gone  bool
+	got   []*pb.PushNewMessage
+	ended int
+}
+
+func newLink(room int) *fakeLink {
+	l := &fakeLink{room: room}
+	l.freed.L = &l.mu
+	return l
+}
+
+func (l *fakeLink) TryPush(_ pb.PushType, m *pb.PushNewMessage) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.gone:
+		return errGone
+	case l.room == 0:
+		return ErrFull
+	}
+	l.room--
+	l.got = append(l.got, m)
+	return nil
+}
+
+func (l *fakeLink) Push(_ pb.PushType, m *pb.PushNewMessage) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.room == 0 && !l.gone {
+		l.freed.Wait()
+	}
+	if l.gone {
+		return errGone
+	}
+	l.room--
+	l.got = append(l.got, m)
+	return nil
+}
+
+func (l *fakeLink) SessionEnded() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended++
+}
+
+// read lets the client take n more pushes.
+func (l *fakeLink) read(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.room += n
+	l.freed.Broadcast()
+}
+
+func (l *fakeLink) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gone = true
+	l.freed.Broadcast()
+}
+
+func (l *fakeLink) taken() []*pb.PushNewMessage {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	got := l.got
+	l.got = nil
+	return got
+}
+
+func (l *fakeLink) endings() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ended
+}
+
+// store holds payloads by message id.
+type store struct {
+	mu   sync.Mutex
+	data map[[16]byte][]byte
+	err  error
+}
+
+func (s *store) payload(_, id [16]byte) ([]byte, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	data, found := s.data[id]
+	return data, found, s.err
+}
+
+func (s *store) put(id byte, data []byte) Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.data == nil {
+		s.data = make(map[[16]byte][]byte)
+	}
+	s.data[[16]byte{id}] = data
+	return Message{Device: device(1), ID: [16]byte{id}, Seq: uint64(id), Size: uint32(len(data))}
+}
+
+func device(n byte) [32]byte { return [32]byte{n} }
+func token(n byte) [32]byte  { return [32]byte{0xff, n} }
+
+// withHub runs a test in a bubble, where synctest.Wait waits for the workers.
+func withHub(t *testing.T, test func(t *testing.T, h *Hub, s *store)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := new(store)
+		h := NewHub(Options{Payload: s.payload, Logger: slog.New(slog.DiscardHandler)})
+		defer h.Close()
+		test(t, h, s)
+	})
+}

@@ -1,0 +1,184 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"quicprochat/commands"
+	pb "quicprochat/proto/qpcv1"
+	"quicprochat/rpc"
+	"quicprochat/rpc/push"
+)
+
+// connection is one client's QUIC connection. It begins as a stranger's; the
+// first token of a device session binds it to that account and device for the
+// rest of its life.
+type connection struct {
+	server    *server
+	quic      *quic.Conn
+	admission *admission
+	// bound is nil while the connection has no device session.
+	bound atomic.Pointer[boundSession]
+	// used is when the last request began, in nanoseconds since server.started.
+	used atomic.Int64
+	id   uint64 // unique in this process
+
+	mu      sync.Mutex // binding and its end
+	binding *push.Binding
+	closed  bool
+}
+
+// boundSession is the session that a bound connection used last.
+type boundSession struct {
+	caller  commands.Caller
+	checked time.Duration // since server.started
+}
+
+// request is one stream on its way through the pool.
+type request struct {
+	connection *connection
+	stream     *quic.Stream
+	stranger   bool // holds a token of the neighbours' requests
+}
+
+// recognised gives the token back early: the request turned out to be that of a
+// session, and waits.
+func (r *request) recognised() {
+	if r.stranger {
+		r.stranger = false
+		<-r.connection.admission.neighbours.requests
+	}
+}
+
+// serve accepts streams until the connection ends.
+func (c *connection) serve(ctx context.Context) {
+	defer c.release()
+	for {
+		stream, err := c.quic.AcceptStream(ctx)
+		if err != nil {
+			return
+		}
+		r := request{connection: c, stream: stream}
+		if slots := c.admission.neighbours.requests; slots != nil && !c.admission.recognised.Load() {
+			select {
+			case slots <- struct{}{}:
+				r.stranger = true
+			case <-c.quic.Context().Done():
+				return
+			}
+		}
+		c.server.pool.run(r)
+	}
+}
+
+// done gives back what a stream held.
+func (r *request) done() {
+	r.stream.ReleaseStreamCredit()
+	r.recognised()
+}
+
+// bind makes the caller's device session the connection's. It refuses a token
+// of another device. fresh tells that the hub learned of the session just now.
+func (c *connection) bind(caller commands.Caller, s *service) (fresh bool, err error) {
+	now := c.server.elapsed()
+	if b := c.bound.Load(); b != nil && b.caller.Session == caller.Session {
+		c.bound.Store(&boundSession{caller: caller, checked: now})
+		return false, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false, commands.Refuse(pb.Status_Unauthorized, pb.Reason_TOKEN_INVALID, "the session has ended")
+	}
+	if err := c.checkBound(caller); err != nil {
+		return false, err
+	}
+	if c.binding == nil {
+		c.binding = s.hub.Bind(caller.DeviceKey, caller.Session, c)
+		c.admission.recognise()
+	} else {
+		c.binding.Use(caller.Session)
+	}
+	c.bound.Store(&boundSession{caller: caller, checked: now})
+	return true, nil
+}
+
+// checkBound refuses a caller that is not the one the connection is bound to.
+func (c *connection) checkBound(caller commands.Caller) error {
+	b := c.bound.Load()
+	if b == nil || (b.caller.Account == caller.Account &&
+		(caller.Scope != pb.SessionScope_DEVICE || b.caller.DeviceKey == caller.DeviceKey)) {
+		return nil
+	}
+	return commands.Refuse(pb.Status_Forbidden, pb.Reason_CONNECTION_BOUND,
+		"this connection belongs to another device: open one for each device")
+}
+
+// release forgets the connection when it has ended.
+func (c *connection) release() {
+	c.mu.Lock()
+	binding := c.binding
+	c.binding, c.closed = nil, true
+	c.mu.Unlock()
+	if binding != nil {
+		binding.Release()
+	}
+	c.server.forget(c)
+}
+
+// SessionEnded closes the connection: its session is over. It is called by the
+// hub and does not block.
+func (c *connection) SessionEnded() {
+	c.bound.Store(nil)
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	go c.quic.CloseWithError(rpc.CodeSessionEnded, "the session has ended")
+}
+
+// TryPush sends one push if the client's limits allow it at once.
+func (c *connection) TryPush(t pb.PushType, m *pb.PushNewMessage) error {
+	frame, err := rpc.AppendPushMessage(nil, uint16(t), m)
+	if err != nil {
+		return err
+	}
+	stream, err := c.quic.OpenUniStream()
+	if err != nil {
+		return pushError(err)
+	}
+	if err := stream.TryWriteAll(frame); err != nil {
+		stream.CancelWrite(rpc.CodeLimit)
+		return pushError(err)
+	}
+	return stream.Close()
+}
+
+// Push sends one push and waits until the client's limits allow it.
+func (c *connection) Push(t pb.PushType, m *pb.PushNewMessage) error {
+	frame, err := rpc.AppendPushMessage(nil, uint16(t), m)
+	if err != nil {
+		return err
+	}
+	stream, err := c.quic.OpenUniStreamSync(c.quic.Context())
+	if err != nil {
+		return err
+	}
+	if _, err := stream.Write(frame); err != nil {
+		return err
+	}
+	return stream.Close()
+}
+
+// pushError tells the client's limits from the end of the connection.
+func pushError(err error) error {
+	var limit *quic.StreamLimitReachedError
+	if errors.As(err, &limit) || errors.Is(err, quic.ErrWouldBlock) {
+		return push.ErrFull
+	}
+	return err
+}

@@ -1,0 +1,162 @@
+package server
+
+import (
+	"crypto/sha256"
+	"time"
+
+	"quicprochat/commands"
+	"quicprochat/kt/statement"
+	"quicprochat/projections"
+	pb "quicprochat/proto/qpcv1"
+)
+
+// rates are the budgets of the classes in the method table that are charged to
+// the caller alone: the account of a session, else the address prefix.
+var rates = map[pb.Rate_Class]budget{
+	pb.Rate_PROBE:           {burst: 60, interval: time.Second},
+	pb.Rate_REGISTER_START:  {burst: 30, interval: time.Hour / 30},
+	pb.Rate_REGISTER_FINISH: {burst: 6, interval: time.Hour / 6},
+	pb.Rate_RECEIVE:         {burst: 1_200, interval: time.Second / 50},
+	pb.Rate_KEY_UPLOAD:      {burst: 20, interval: time.Minute},
+	pb.Rate_KEY_FETCH:       {burst: 300, interval: time.Second / 2},
+	pb.Rate_RESOLVE:         {burst: 100, interval: 10 * time.Second},
+}
+
+// Budgets that are charged to something else, too.
+var (
+	// pairRate is for (sending account, recipient): messages.
+	pairRate = budget{burst: 60, interval: time.Second}
+	// loginPairRate is for (username, address prefix).
+	loginPairRate = budget{burst: 10, interval: 15 * time.Minute / 10}
+	// loginNameRate is for a username, from wherever.
+	loginNameRate = budget{burst: 100, interval: time.Hour / 100}
+	// ownLoginRate is for logins of an account on connections that are bound to
+	// it: its owner can't be locked out by others' attempts.
+	ownLoginRate = budget{burst: 10, interval: 15 * time.Minute / 10}
+)
+
+// Kinds of buckets beside the classes of the table, which are numbered below.
+const (
+	kindPair uint8 = 100 + iota
+	kindLoginPair
+	kindLoginName
+	kindLoginOwn
+)
+
+// spend charges a call to its buckets. Refusal: RateLimited RATE. Unknown names
+// are charged as known ones are.
+func (c *call) spend() error {
+	if c.server.unlimited {
+		return nil
+	}
+	charges, err := c.charges()
+	if err != nil || len(charges) == 0 {
+		return err
+	}
+	wait, ok := c.server.buckets.take(c.server.elapsed(), charges...)
+	if ok {
+		return nil
+	}
+	return &commands.Refusal{
+		Status: pb.Status_RateLimited, Reason: pb.Reason_RATE, Message: "too many of these calls: wait before the next",
+		RetryAfterMS: uint64(wait/time.Millisecond) + 1,
+	}
+}
+
+func (c *call) charges() ([]charge, error) {
+	switch class := c.method.Rule.Rate; class {
+	case pb.Rate_SEND:
+		return c.sendCharges(), nil
+	case pb.Rate_LOGIN:
+		return c.loginCharges()
+	case pb.Rate_LOGIN_FINISH:
+		return nil, nil // paid for by the first half: without it there is no work
+	default:
+		k := bucketKey{kind: uint8(class)}
+		if c.caller.Known() {
+			k.a = c.caller.Account
+		} else {
+			k.b = c.prefixKey()
+		}
+		return []charge{{key: k, budget: rates[class], tokens: 1}}, nil
+	}
+}
+
+// prefixKey is the address prefix in the form of a bucket's key.
+func (c *call) prefixKey() (k [32]byte) {
+	p := c.request.connection.admission.neighbours.prefix
+	address := p.Addr().As16()
+	copy(k[:], address[:])
+	k[16] = byte(p.Bits())
+	return k
+}
+
+// sendCharges is one token per message, for each recipient.
+func (c *call) sendCharges() []charge {
+	pair := func(identity, device []byte) bucketKey {
+		k := bucketKey{kind: kindPair, a: c.caller.Account}
+		copy(k.b[:], identity)
+		if len(identity) == 0 {
+			copy(k.b[:], device)
+		}
+		return k
+	}
+	switch req := c.message.(type) {
+	case *pb.EnqueueRequest:
+		return []charge{{key: pair(req.GetRecipientKey(), req.GetRecipientDevice()), budget: pairRate, tokens: 1}}
+	case *pb.BatchEnqueueRequest:
+		tokens := make(map[bucketKey]int)
+		for _, item := range req.GetItems() {
+			tokens[pair(item.GetRecipientKey(), item.GetRecipientDevice())]++
+		}
+		charges := make([]charge, 0, len(tokens))
+		for k, n := range tokens {
+			charges = append(charges, charge{key: k, budget: pairRate, tokens: n})
+		}
+		return charges
+	}
+	return nil
+}
+
+// loginCharges is the budget of guessing passwords. A name that can't be one is
+// refused by its handler and charged to nobody.
+func (c *call) loginCharges() ([]charge, error) {
+	req, ok := c.message.(*pb.OpaqueLoginStartRequest)
+	if !ok {
+		return nil, nil
+	}
+	name, err := statement.CanonicalUsername(req.GetUsername())
+	if err != nil {
+		return nil, nil
+	}
+	own, err := c.isBoundTo(name)
+	if err != nil {
+		return nil, err
+	}
+	if own {
+		k := bucketKey{kind: kindLoginOwn, a: c.request.connection.bound.Load().caller.Account}
+		return []charge{{key: k, budget: ownLoginRate, tokens: 1}}, nil
+	}
+	hash := sha256.Sum256([]byte(name))
+	prefix := c.prefixKey()
+	return []charge{
+		{key: bucketKey{kind: kindLoginPair, a: [16]byte(prefix[:16]), b: hash}, budget: loginPairRate, tokens: 1},
+		{key: bucketKey{kind: kindLoginName, b: hash}, budget: loginNameRate, tokens: 1},
+	}, nil
+}
+
+// isBoundTo reports whether the connection belongs to a device of the account
+// with this name.
+func (c *call) isBoundTo(name string) (bool, error) {
+	b := c.request.connection.bound.Load()
+	if b == nil {
+		return false, nil
+	}
+	v, err := c.service.engine.View()
+	if err != nil {
+		return false, err
+	}
+	defer v.Release()
+	account, found, err := projections.AccountByName(v.Reader, name)
+	return found && account.ID == b.caller.Account, err
+}
