@@ -9,8 +9,9 @@ import (
 )
 
 // Ack decides the removal of items of the caller's queue: single positions, a
-// prefix, or both. Positions that hold nothing any more are counted and no
-// error; when nothing at all is left to remove, nothing is decided. Refusals, all
+// prefix, or both; a prefix also ends a gap in it, as a confirmation does.
+// Positions that hold nothing any more are counted and no error; when nothing at
+// all is left to remove, nothing is decided. Refusals, all
 // BadRequest: MISSING_FIELD without any position, TOO_MANY_ITEMS, INVALID_FIELD
 // for position 0, ACK_BEYOND_TAIL for one that was never assigned.
 func Ack(tx *Tx, req *pb.AckRequest) (*pb.AckResponse, error) {
@@ -41,7 +42,8 @@ func Ack(tx *Tx, req *pb.AckRequest) (*pb.AckResponse, error) {
 		Acked:       uint32(a.prefix) + uint32(len(a.single)),
 		AlreadyGone: uint32(len(req.GetSeqs()) - a.found),
 	}
-	if response.GetAcked() == 0 {
+	endsGap := state.GapCount > 0 && state.GapUpTo <= a.upTo
+	if response.GetAcked() == 0 && !endsGap {
 		return response, nil
 	}
 	err = tx.Emit(&pb.Event{Body: &pb.Event_MessagesAcked{MessagesAcked: &pb.MessagesAcked{
@@ -91,10 +93,6 @@ func (a *acknowledgement) collect(seqs []uint64) error {
 		if seq > a.upTo {
 			a.single = append(a.single, seq)
 		}
-	}
-	if a.upTo < a.state.Head {
-		a.upTo = 0 // nothing is there: the event shall not name it
-		return nil
 	}
 	return a.countPrefix()
 }

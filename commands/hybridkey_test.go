@@ -1,4 +1,4 @@
-package commands
+package commands_test
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/cloudflare/circl/kem/xwing"
 
+	"quicprochat/commands"
 	"quicprochat/kt/statement"
 )
 
@@ -23,7 +24,7 @@ func hybridKeyFrom(name string) []byte {
 
 func TestValidateHybridKeyAcceptsRealKeys(t *testing.T) {
 	for i := range 20 {
-		if err := ValidateHybridKey(hybridKeyFrom(fmt.Sprint(i))); err != nil {
+		if err := commands.ValidateHybridKey(hybridKeyFrom(fmt.Sprint(i))); err != nil {
 			t.Errorf("key %d: %v", i, err)
 		}
 	}
@@ -51,7 +52,7 @@ func TestValidateHybridKeyLowOrder(t *testing.T) {
 			key := hybridKeyFrom("low order")
 			copy(key[len(key)-32:], point)
 			key[len(key)-1] |= top
-			if err := ValidateHybridKey(key); !errors.Is(err, ErrHybridKeyLowOrder) {
+			if err := commands.ValidateHybridKey(key); !errors.Is(err, commands.ErrHybridKeyLowOrder) {
 				t.Errorf("point %s with top bit %#x: got %v", text, top, err)
 			}
 		}
@@ -66,13 +67,13 @@ func TestValidateHybridKeyModulus(t *testing.T) {
 		for _, value := range []uint16{3329, 3330, 4095} {
 			key := hybridKeyFrom("modulus")
 			setCoefficient(key, position, value)
-			if err := ValidateHybridKey(key); !errors.Is(err, ErrHybridKeyModulus) {
+			if err := commands.ValidateHybridKey(key); !errors.Is(err, commands.ErrHybridKeyModulus) {
 				t.Errorf("coefficient %d = %d: got %v", position, value, err)
 			}
 		}
 		key := hybridKeyFrom("modulus")
 		setCoefficient(key, position, 3328)
-		if err := ValidateHybridKey(key); err != nil {
+		if err := commands.ValidateHybridKey(key); err != nil {
 			t.Errorf("coefficient %d = 3328, the largest reduced one: %v", position, err)
 		}
 	}
@@ -94,11 +95,11 @@ func setCoefficient(key []byte, i int, value uint16) {
 func TestValidateHybridKeyLength(t *testing.T) {
 	whole := hybridKeyFrom("length")
 	for _, n := range []int{0, 1, 32, 1184, statement.HybridKeySize - 1} {
-		if err := ValidateHybridKey(whole[:n]); err == nil {
+		if err := commands.ValidateHybridKey(whole[:n]); err == nil {
 			t.Errorf("%d bytes were accepted", n)
 		}
 	}
-	if err := ValidateHybridKey(append(bytes.Clone(whole), 0)); err == nil {
+	if err := commands.ValidateHybridKey(append(bytes.Clone(whole), 0)); err == nil {
 		t.Error("a byte too many was accepted")
 	}
 }
@@ -122,7 +123,7 @@ func TestValidateHybridKeyAgainstStandardLibrary(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, oracle := scalar.ECDH(public)
-		if got := ValidateHybridKey(key); (got == nil) != (oracle == nil) {
+		if got := commands.ValidateHybridKey(key); (got == nil) != (oracle == nil) {
 			t.Fatalf("round %d, point %x: %v, crypto/ecdh says %v", i, point, got, oracle)
 		}
 	}
@@ -135,7 +136,7 @@ func FuzzValidateHybridKey(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, key []byte) {
 		before := bytes.Clone(key)
-		err := ValidateHybridKey(key)
+		err := commands.ValidateHybridKey(key)
 		if !bytes.Equal(before, key) {
 			t.Fatal("the key was changed")
 		}

@@ -113,6 +113,9 @@ func (q *room) take(size uint64) uint64 {
 	return seq
 }
 
+// lose plans that a message does not find room: the loss takes a position.
+func (q *room) lose() { q.state.NextSeq++ }
+
 // refuseFull refuses a message that no queue can take.
 func refuseFull(allFull bool) error {
 	if allFull {

@@ -24,6 +24,9 @@ type window struct {
 	confirm, drain uint64
 }
 
+// changes reports whether handing the window out is a decision.
+func (w *window) changes() bool { return w.confirm > 0 || w.drain > 0 }
+
 // reading is a request of Fetch, FetchWait or Peek without its token.
 type reading struct {
 	device   projections.Key
@@ -62,8 +65,9 @@ func (r reading) draining(view projections.Reader) (*window, error) {
 
 // following reads what lies beyond after, also items that a draining Fetch
 // handed out: whoever confirms says what was processed, and nothing else counts.
-// Items up to after are confirmed. A gap that ends with the confirmation is told
-// once more: it may have come after the last answer. Refusal: ACK_BEYOND_TAIL.
+// Items up to after are confirmed, and so is a gap that ends there: a loss has a
+// position of its own, which nobody can name who was not told of it. Refusal:
+// ACK_BEYOND_TAIL.
 func (r reading) following(view projections.Reader, after uint64) (*window, error) {
 	state, err := r.queue(view)
 	if err != nil {
@@ -72,11 +76,16 @@ func (r reading) following(view projections.Reader, after uint64) (*window, erro
 	if after > state.Tail() {
 		return nil, beyondTail("after_seq", after)
 	}
+	confirms := state.Head <= after
+	if state.GapCount > 0 && state.GapUpTo <= after {
+		confirms = true
+		state.GapCount, state.GapUpTo = 0, 0
+	}
 	w, _, err := r.page(view, state, after+1, true)
 	if err != nil {
 		return nil, err
 	}
-	if state.Head <= after || state.GapCount > 0 && state.GapUpTo <= after {
+	if confirms {
 		w.confirm = after
 	}
 	return w, nil
@@ -92,7 +101,7 @@ func (r reading) page(view projections.Reader, state projections.QueueState, fro
 	}
 	w = &window{}
 	gap := pb.Gap{Count: state.GapCount, UpToSeq: state.GapUpTo}
-	var bytes uint64
+	var size uint64
 	for from = max(from, state.Head); from < state.NextSeq; from = last + 1 {
 		items, more, err := projections.QueueItems(view, r.device, from, limit-len(w.items), MaxPageBytes)
 		if err != nil {
@@ -104,13 +113,13 @@ func (r reading) page(view projections.Reader, state projections.QueueState, fro
 			case expired && !item.Drained:
 				gap.Count, gap.UpToSeq = gap.Count+1, max(gap.UpToSeq, item.Seq)
 			case expired, item.Drained && !drained:
-			case len(w.items) > 0 && bytes+uint64(item.Size) > MaxPageBytes:
+			case len(w.items) > 0 && size+uint64(item.Size) > MaxPageBytes:
 				w.more = true
 				w.tell(&gap)
 				return w, last, nil
 			default:
 				w.items = append(w.items, item)
-				bytes += uint64(item.Size)
+				size += uint64(item.Size)
 			}
 			last = item.Seq
 		}
@@ -127,9 +136,6 @@ func (w *window) tell(gap *pb.Gap) {
 		w.gap = gap
 	}
 }
-
-// changes reports whether handing the window out is a decision.
-func (w *window) changes() bool { return w.confirm > 0 || w.drain > 0 }
 
 // envelopes are the items without their payloads: those are in the log, and are
 // read by FillPayloads.
