@@ -2,7 +2,11 @@ package commands
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/protobuf/proto"
@@ -12,8 +16,8 @@ import (
 	pb "quicprochat/proto/qpcv1"
 )
 
-// Command is one mutation on its way through the writer. Method, Auth and
-// Retry come from the method's rule; the engine trusts no earlier check.
+// Command is one mutation on its way through the writer. Method and Auth come
+// from the method's rule; the engine trusts no earlier check.
 type Command struct {
 	Method uint32        // id of the method; 0 for the server's own commands
 	Auth   pb.Auth_Level // who may
@@ -27,7 +31,8 @@ type Command struct {
 	// cleared (deterministic marshal).
 	RequestID   []byte
 	RequestHash [32]byte
-	// Decide is the decide function with its request bound.
+	// Decide is the decide function with its request bound. It may still run
+	// after Do returned because its context ended.
 	Decide func(*Tx) (proto.Message, error)
 	// NewResponse makes an empty response message, to replay a receipt into.
 	NewResponse func() proto.Message
@@ -43,59 +48,152 @@ type Options struct {
 	// AcceptTime starts although the clock contradicts the log (--accept-time).
 	AcceptTime bool
 	Logger     *slog.Logger // nil: slog.Default
+	// Seal is called at the end of every group with key-transparency events and
+	// may emit the record that sums them up (HEAD). Logs of format 0 have none:
+	// nil. An error is fatal.
+	Seal func(*Tx) error
+	// SnapshotEvery is after how many events the views are copied to
+	// snapshots/; 0 means 1,000,000.
+	SnapshotEvery uint64
 }
 
 // Engine is the single writer with everything that hangs on it.
-type Engine struct{}
+type Engine struct {
+	log    *log.Log
+	views  *projections.Views
+	fs     vfs.FS
+	dir    string
+	logger *slog.Logger
+	clock  *clock
 
-// Start opens the views, brings them up to the log, checks the clock and starts
-// deciding. ctx ends the start, not the engine.
-func Start(ctx context.Context, o Options) (*Engine, error) { panic("not built") }
+	queue     *queue
+	slots     chan struct{} // a token per group between commit and publication
+	committed chan *group   // writer to acker
+	synced    chan *group   // within the acker
+	spare     chan *group   // published groups to use again
 
-// Do decides one command and returns its response when it is durable. Errors
-// are a *Refusal, or internal.
-func (e *Engine) Do(ctx context.Context, c *Command) (proto.Message, error) { panic("not built") }
+	current atomic.Pointer[published]
+	readers sync.WaitGroup // published states that are not closed yet
+	payload func(owner, id [16]byte) ([]byte, bool, error)
+	hooks   atomic.Pointer[[]func(Published)]
+	hooking sync.Mutex
 
-// Query is the way of every read: the newest published state with the caller
-// of a token (SHA-256; zero = none) checked against the level of the method's
-// rule. It notes the use of the session. Release the View. Errors are a
-// *Refusal, or internal.
-func (e *Engine) Query(token [32]byte, level pb.Auth_Level) (*View, error) { panic("not built") }
+	touches  touches
+	counters counters
 
-// View is the newest published state, for nobody in particular. Release it.
-// The error is a *Refusal: the engine has stopped.
-func (e *Engine) View() (*View, error) { panic("not built") }
+	failure  atomic.Pointer[error]
+	failed   chan struct{}
+	failOnce sync.Once
 
-// Ready is nil when mutations are accepted, else the Refusal they would get.
-func (e *Engine) Ready() error { panic("not built") }
-
-// Now is the server's time in Unix milliseconds: max(wall clock, last event).
-func (e *Engine) Now() uint64 { panic("not built") }
-
-// Payload reads a payload; false when it was released.
-func (e *Engine) Payload(owner, id [16]byte) ([]byte, bool, error) { panic("not built") }
-
-// Payloads calls fn for each key in order with its payload, nil when it was
-// released; data is valid only during the call. Keys of one owner in ascending
-// order are read with one scan.
-func (e *Engine) Payloads(keys []log.PayloadKey, fn func(i int, data []byte) error) error {
-	panic("not built")
+	keepers  sync.WaitGroup // housekeeping goroutines
+	quit     context.CancelFunc
+	finished chan struct{} // the acker has published its last group
+	stopOnce sync.Once
+	stopped  chan struct{}
+	stopErr  error
 }
 
+// Start opens the views, brings them up to the log, checks the clock and starts
+// deciding. ctx ends the start, not the engine. Errors are one sentence with
+// cause and remedy; a *ClockError when clock and log contradict each other.
+func Start(ctx context.Context, o Options) (*Engine, error) {
+	e := newEngine(o)
+	if err := e.openViews(ctx, o); err != nil {
+		return nil, err
+	}
+	snap := e.views.Snapshot()
+	last, err := projections.LastEventTime(snap)
+	if err == nil {
+		err = e.clock.checkStart(last, o.AcceptTime)
+	}
+	if err != nil {
+		return nil, errors.Join(err, snap.Close(), e.views.Close())
+	}
+	e.publish(snap)
+	w := &writer{
+		e: e, log: e.log, views: e.views, clock: e.clock,
+		quotas: o.Quotas, seal: o.Seal, group: newGroup(),
+	}
+	go w.run()
+	go e.syncGroups()
+	go e.publishGroups()
+	background, quit := context.WithCancel(context.Background())
+	e.quit = quit
+	e.keepers.Add(2)
+	go e.keepHouse(background)
+	go e.keepSnapshots(background, o.SnapshotEvery)
+	return e, nil
+}
+
+func newEngine(o Options) *Engine {
+	e := &Engine{
+		log: o.Log, fs: o.FS, dir: o.Dir, logger: o.Logger, clock: newClock(),
+		queue:     newQueue(),
+		slots:     make(chan struct{}, pipelineDepth),
+		committed: make(chan *group, pipelineDepth),
+		synced:    make(chan *group, pipelineDepth),
+		spare:     make(chan *group, pipelineDepth),
+		failed:    make(chan struct{}),
+		finished:  make(chan struct{}),
+		stopped:   make(chan struct{}),
+	}
+	if e.logger == nil {
+		e.logger = slog.Default()
+	}
+	e.payload = e.Payload
+	e.hooks.Store(new([]func(Published)))
+	return e
+}
+
+// spareGroup is an empty group, used before if there is one.
+func (e *Engine) spareGroup() *group {
+	select {
+	case g := <-e.spare:
+		return g
+	default:
+		return newGroup()
+	}
+}
+
+// Do decides one command and returns its response when it is durable and
+// visible. The error is a *Refusal (AsRefusal), ErrStale, or internal. When ctx
+// ends first, the refusal (DeadlineExceeded) tells whether the command was not
+// executed or its outcome is unknown.
+func (e *Engine) Do(ctx context.Context, c *Command) (proto.Message, error) {
+	if ctx.Err() != nil {
+		return nil, deadline(ctx, "the request's time was over: it was not executed")
+	}
+	p := newCall(c)
+	if err := e.queue.push(p); err != nil {
+		p.recycle()
+		return nil, err
+	}
+	return p.wait(ctx)
+}
+
+// Ready is nil when mutations are accepted, else the Refusal they would get.
+func (e *Engine) Ready() error {
+	e.queue.mu.Lock()
+	closed := e.queue.closed
+	e.queue.mu.Unlock()
+	if closed != nil {
+		return closed
+	}
+	return e.clock.check()
+}
+
+// Now is the server's time in Unix milliseconds: max(wall clock, last event).
+func (e *Engine) Now() uint64 { return e.clock.nowMS() }
+
 // OnPublish registers a hook that is called after each published group that has
-// something to tell. It must not block, and what it gets is valid only during
-// the call.
-func (e *Engine) OnPublish(hook func(Published)) { panic("not built") }
-
-// Failed is closed when the engine can't go on; Err tells why.
-func (e *Engine) Failed() <-chan struct{} { panic("not built") }
-
-// Err is the error that Failed was closed for, or nil.
-func (e *Engine) Err() error { panic("not built") }
-
-// Stop refuses new commands, finishes those that wait, flushes and closes the
-// views.
-func (e *Engine) Stop(ctx context.Context) error { panic("not built") }
+// something to tell, in order. It must not block, and what it gets is valid only
+// during the call.
+func (e *Engine) OnPublish(hook func(Published)) {
+	e.hooking.Lock()
+	defer e.hooking.Unlock()
+	hooks := append((*e.hooks.Load())[:len(*e.hooks.Load()):len(*e.hooks.Load())], hook)
+	e.hooks.Store(&hooks)
+}
 
 // Published tells hooks what became visible with a group.
 type Published struct {
@@ -109,5 +207,79 @@ type NewMessage struct {
 	Seq       uint64
 	MessageID projections.ID
 	Owner     projections.ID // account that the payload is stored under
-	Size      uint32   // payload bytes
+	Size      uint32         // payload bytes
+}
+
+var (
+	errStopping = Refuse(pb.Status_Unavailable, pb.Reason_STOPPING, "the server is stopping")
+	errStorage  = Refuse(pb.Status_Unavailable, pb.Reason_STORAGE, "the server's storage failed: it restarts; the outcome of the request is unknown")
+)
+
+// fail ends deciding for good. Only the first cause counts.
+func (e *Engine) fail(cause error) {
+	e.failOnce.Do(func() {
+		e.failure.Store(&cause)
+		e.logger.Error("engine failed: restart the server, the log tells what is durable", "cause", cause)
+		e.queue.close(errStorage)
+		if e.views != nil {
+			e.views.Fail(cause)
+		}
+		close(e.failed)
+	})
+}
+
+// viewsFailed is told of failures of the views' background work.
+func (e *Engine) viewsFailed(err error) { e.fail(fmt.Errorf("views: %w", err)) }
+
+// refusal is what commands get that can't be decided any more.
+func (e *Engine) refusal() error {
+	if e.Err() != nil {
+		return errStorage
+	}
+	return errStopping
+}
+
+// Failed is closed when the engine can't go on; Err tells why. The process
+// should end with an error: a restart recovers from the log.
+func (e *Engine) Failed() <-chan struct{} { return e.failed }
+
+// Err is the error that Failed was closed for, or nil.
+func (e *Engine) Err() error {
+	if cause := e.failure.Load(); cause != nil {
+		return *cause
+	}
+	return nil
+}
+
+// Stop refuses new commands, finishes those that wait, flushes and closes the
+// views. It waits for Views that are not released. When ctx ends first, Stop
+// returns its error and the stop goes on; calling it again waits again.
+func (e *Engine) Stop(ctx context.Context) error {
+	e.stopOnce.Do(func() {
+		e.queue.close(errStopping)
+		e.quit()
+		go func() {
+			defer close(e.stopped)
+			e.stopErr = e.shutdown()
+		}()
+	})
+	select {
+	case <-e.stopped:
+		return e.stopErr
+	case <-ctx.Done():
+		return fmt.Errorf("stop the engine: %w", context.Cause(ctx))
+	}
+}
+
+func (e *Engine) shutdown() error {
+	<-e.finished
+	e.keepers.Wait()
+	if last := e.current.Swap(nil); last != nil {
+		last.release()
+	}
+	e.readers.Wait()
+	if err := e.views.Close(); err != nil {
+		return fmt.Errorf("close the views: %w", err)
+	}
+	return e.Err()
 }
