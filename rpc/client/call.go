@@ -128,7 +128,8 @@ func (c *Client) accept(m *rpc.Method, h rpc.ResponseHeader, body []byte, resp p
 	if err := proto.Unmarshal(body, resp); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrProtocol, m.Name, err)
 	}
-	if told, ok := resp.(interface{ GetServerTimeMs() uint64 }); ok {
+	// A reply to a request_id may be the repeated one of an earlier time.
+	if told, ok := resp.(interface{ GetServerTimeMs() uint64 }); ok && m.RequestIDField == 0 {
 		c.clock.learn(told.GetServerTimeMs(), start, time.Now())
 	}
 	if named, ok := resp.(interface{ GetServerName() string }); ok && named.GetServerName() != c.cfg.ServerName {

@@ -25,10 +25,10 @@ func (c *Client) exchange(ctx context.Context, conn *quic.Conn, m *rpc.Method, f
 	deadline := start.Add(timeout)
 	stream, err := openStream(ctx, conn, deadline)
 	if err != nil {
-		return false, callError(ctx, m, timeout, err)
+		return false, c.callError(ctx, m, timeout, err)
 	}
 	if err := stream.SetDeadline(deadline); err != nil {
-		return false, callError(ctx, m, timeout, err)
+		return false, c.callError(ctx, m, timeout, err)
 	}
 	if ctx.Done() != nil {
 		stop := context.AfterFunc(ctx, func() { stream.SetDeadline(longAgo) })
@@ -43,7 +43,7 @@ func (c *Client) exchange(ctx context.Context, conn *quic.Conn, m *rpc.Method, f
 		if isFrameError(err) {
 			return true, fmt.Errorf("%w: %s: %w", ErrProtocol, m.Name, err)
 		}
-		return true, callError(ctx, m, timeout, err)
+		return true, c.callError(ctx, m, timeout, err)
 	}
 	if want, _ := rpc.ParseRequestHeader(frame); h.RequestID != want.RequestID {
 		return true, fmt.Errorf("%w: %s: the reply is for req_id %d, sent was %d", ErrProtocol, m.Name, h.RequestID, want.RequestID)
@@ -82,10 +82,14 @@ func roundTrip(stream *quic.Stream, frame []byte, in *[]byte) (rpc.ResponseHeade
 	return h, rerr
 }
 
-// callError names the method and prefers ctx's error over its consequence.
-func callError(ctx context.Context, m *rpc.Method, timeout time.Duration, err error) error {
-	if ctx.Err() != nil {
-		return fmt.Errorf("%s: %w", m.Name, context.Cause(ctx))
+// callError names the method; that ctx or the Client ended is said in place of
+// what followed from it.
+func (c *Client) callError(ctx context.Context, m *rpc.Method, timeout time.Duration, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", m.Name, ctx.Err())
+	case c.ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", m.Name, ErrClosed)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%s: no answer within %s: %w", m.Name, timeout, os.ErrDeadlineExceeded)

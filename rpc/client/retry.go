@@ -63,7 +63,10 @@ func (a *attempts) judge(ctx context.Context, err error, sent bool) verdict {
 func (a *attempts) judgeStatus(e *StatusError) verdict {
 	switch e.Reason {
 	case pb.Reason_REQUEST_ID_TIME:
-		if a.ownID || a.unknown || a.anew {
+		if a.ownID { // the caller's id is too old: it asks for an earlier outcome
+			a.unknown = true
+		}
+		if a.unknown || a.anew {
 			return giveUp
 		}
 		a.anew = true
@@ -147,7 +150,7 @@ func backOff(ctx, closed context.Context, n int, err error) error {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return ctx.Err()
 	case <-closed.Done():
 		return ErrClosed
 	}
