@@ -125,7 +125,7 @@ func (c *Client) accept(m *rpc.Method, h rpc.ResponseHeader, body []byte, resp p
 	if h.Status != pb.Status_Ok {
 		return c.refusal(m, h.Status, body, start)
 	}
-	if err := proto.Unmarshal(body, resp); err != nil {
+	if err := rpc.Unmarshal(body, resp); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrProtocol, m.Name, err)
 	}
 	// A reply to a request_id may be the repeated one of an earlier time.

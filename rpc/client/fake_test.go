@@ -75,7 +75,7 @@ type fake struct {
 
 	mu      sync.Mutex
 	scripts map[string]func(*fakeCall)
-	counts  map[string]int
+	bodies  map[string][][]byte // of the calls that came, as they were sent
 	conns   []*quic.Conn
 	wg      sync.WaitGroup
 }
@@ -95,7 +95,7 @@ func newFake(t testing.TB) *fake {
 	t.Helper()
 	f := &fake{
 		t: t, auth: newAuthority(t, fakeName),
-		scripts: make(map[string]func(*fakeCall)), counts: make(map[string]int),
+		scripts: make(map[string]func(*fakeCall)), bodies: make(map[string][][]byte),
 	}
 	f.listen("127.0.0.1:0", rpc.ALPN)
 	return f
@@ -171,8 +171,8 @@ func (f *fake) handle(conn *quic.Conn, stream *quic.Stream) {
 		return
 	}
 	f.mu.Lock()
-	f.counts[m.Name]++
-	c := &fakeCall{fake: f, n: f.counts[m.Name], header: h, body: body, req: req, conn: conn, stream: stream}
+	f.bodies[m.Name] = append(f.bodies[m.Name], body)
+	c := &fakeCall{fake: f, n: len(f.bodies[m.Name]), header: h, body: body, req: req, conn: conn, stream: stream}
 	script := f.scripts[m.Name]
 	f.mu.Unlock()
 	if script == nil {
@@ -195,7 +195,26 @@ func (f *fake) on(method string, script func(*fakeCall)) {
 func (f *fake) count(method string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.counts[method]
+	return len(f.bodies[method])
+}
+
+// sent returns the body of the n-th call of a method, from 1.
+func (f *fake) sent(method string, n int) []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.bodies[method][n-1]
+}
+
+// ids returns the request_ids of all calls of Enqueue.
+func (f *fake) ids() (ids [][]byte) {
+	for n := range f.count("Enqueue") {
+		req := new(pb.EnqueueRequest)
+		if err := proto.Unmarshal(f.sent("Enqueue", n+1), req); err != nil {
+			f.t.Fatal(err)
+		}
+		ids = append(ids, req.RequestId)
+	}
+	return ids
 }
 
 func (f *fake) connections() int {
