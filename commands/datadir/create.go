@@ -117,7 +117,8 @@ func finish(fs vfs.FS, dir string) error {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if name == log.FormatFile {
+		// FORMAT is last; what it was written through may lie beside it.
+		if strings.HasPrefix(name, log.FormatFile) {
 			continue
 		}
 		if err := move(fs, fs.PathJoin(building, name), fs.PathJoin(dir, name)); err != nil {

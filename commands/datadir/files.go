@@ -51,6 +51,14 @@ func makeDir(fs vfs.FS, path string, mode os.FileMode) error {
 	return syncDir(fs, parent)
 }
 
+// restrict takes a folder's rights from everybody but its owner.
+func restrict(fs vfs.FS, path string) error {
+	if !onDisk(fs) {
+		return nil
+	}
+	return os.Chmod(path, 0o700)
+}
+
 // writeFile makes a file with the given mode and content, synced; its folder is
 // not synced. The mode is set before the content is written, whatever the umask.
 func writeFile(fs vfs.FS, path string, content []byte, mode os.FileMode) error {

@@ -39,6 +39,10 @@ func writeGenesis(fs vfs.FS, dir, serverName string, storeID [16]byte, s *Secret
 	if err := log.Create(fs, dir, storeID, log.Record{Leaf: leaf, Event: event}); err != nil {
 		return err
 	}
+	// Events tell who writes to whom: not even their sizes are for others.
+	if err := restrict(fs, fs.PathJoin(dir, "log")); err != nil {
+		return err
+	}
 	return writeVerifierKey(fs, dir, config)
 }
 
