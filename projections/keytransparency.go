@@ -77,11 +77,11 @@ func checkKTEntry(ev *pb.KeyTransparencyEntry) error {
 	if len(ev.GetId()) == 0 || len(ev.GetId()) > maxKTID {
 		return invalid("KT id of %d bytes", len(ev.GetId()))
 	}
-	switch kt.Kind(ev.GetKind()) {
-	case kt.KindAccount:
+	switch ev.GetKind() {
+	case uint32(kt.KindAccount):
 		_, err := field32(ev.GetValue(), "identity key")
 		return err
-	case kt.KindIdentity:
+	case uint32(kt.KindIdentity):
 		if _, err := field32(ev.GetId(), "identity key"); err != nil {
 			return err
 		}
