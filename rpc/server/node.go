@@ -129,12 +129,7 @@ func (n *Node) Addr() net.Addr { return n.server.listener.quic.Addr() }
 // CAFile is the path of the certificate that clients pin (--ca-cert): that of
 // the server's own authority, or the operator's certificate where the operator
 // gave one.
-func (n *Node) CAFile() string {
-	if n.identity.isOwn() {
-		return n.identity.caPath
-	}
-	return n.identity.certPath
-}
+func (n *Node) CAFile() string { return n.identity.pinFile() }
 
 // ServerName is the name stored at the first start.
 func (n *Node) ServerName() string { return n.identity.serverName }
