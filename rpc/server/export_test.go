@@ -1,0 +1,20 @@
+package server
+
+// Suspend puts the node back into the state before the engine has caught up;
+// the result ends it.
+func (n *Node) Suspend() (resume func()) {
+	service := n.server.service.Swap(nil)
+	return func() { n.server.service.Store(service) }
+}
+
+// Caps for tests of floods.
+const (
+	MaxPrefixStrangers = maxPrefixStrangers
+	MaxStreams         = maxStreams
+)
+
+// Connections is how many connections the node has.
+func (n *Node) Connections() int { return n.server.census.size() }
+
+// IdleStrangers is how many connections would be swept.
+func (n *Node) IdleStrangers() int { return len(n.server.idleStrangers()) }
