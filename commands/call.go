@@ -12,8 +12,10 @@ import (
 )
 
 // call is one command on its way from Do through the writer and back. Calls are
-// pooled together with their reply channel.
+// pooled together with their reply channel, per engine: a channel made inside a
+// testing/synctest bubble must not leave it.
 type call struct {
+	pool *sync.Pool
 	Command
 	size  int
 	state atomic.Uint32
@@ -33,10 +35,14 @@ const (
 // callOverhead is what a waiting call costs beside its request, in bytes.
 const callOverhead = 512
 
-var callPool = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
+func newCallPool() *sync.Pool {
+	pool := new(sync.Pool)
+	pool.New = func() any { return &call{pool: pool, done: make(chan struct{}, 1)} }
+	return pool
+}
 
-func newCall(c *Command) *call {
-	p := callPool.Get().(*call)
+func (e *Engine) newCall(c *Command) *call {
+	p := e.calls.Get().(*call)
 	p.Command = *c
 	p.size = c.Size + callOverhead
 	p.state.Store(callWaiting)
@@ -47,7 +53,7 @@ func newCall(c *Command) *call {
 func (c *call) recycle() {
 	c.Command = Command{}
 	c.resp, c.err = nil, nil
-	callPool.Put(c)
+	c.pool.Put(c)
 }
 
 // begin claims the call for the writer; false when the caller gave up.

@@ -66,6 +66,7 @@ type Engine struct {
 	logger *slog.Logger
 	clock  *clock
 
+	calls     *sync.Pool // of *call
 	queue     *queue
 	slots     chan struct{} // a token per group between commit and publication
 	committed chan *group   // writer to acker
@@ -128,6 +129,7 @@ func Start(ctx context.Context, o Options) (*Engine, error) {
 func newEngine(o Options) *Engine {
 	e := &Engine{
 		log: o.Log, fs: o.FS, dir: o.Dir, logger: o.Logger, clock: newClock(),
+		calls:     newCallPool(),
 		queue:     newQueue(),
 		slots:     make(chan struct{}, pipelineDepth),
 		committed: make(chan *group, pipelineDepth),
@@ -163,7 +165,7 @@ func (e *Engine) Do(ctx context.Context, c *Command) (proto.Message, error) {
 	if ctx.Err() != nil {
 		return nil, deadline(ctx, "the request's time was over: it was not executed")
 	}
-	p := newCall(c)
+	p := e.newCall(c)
 	if err := e.queue.push(p); err != nil {
 		p.recycle()
 		return nil, err

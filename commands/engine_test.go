@@ -506,7 +506,7 @@ func TestOverloadIsRefusedAtOnce(t *testing.T) {
 			var err error
 			pushed := 0
 			for ; pushed <= maxQueuedCommands && err == nil; pushed++ {
-				err = b.engine.queue.push(newCall(&Command{Auth: pb.Auth_NONE, Size: size, Decide: nothing}))
+				err = b.engine.queue.push(b.engine.newCall(&Command{Auth: pb.Auth_NONE, Size: size, Decide: nothing}))
 			}
 			wantRefusal(t, err, pb.Status_Unavailable, pb.Reason_OVERLOADED)
 			if r := AsRefusal(err); r != nil && r.RetryAfterMS == 0 {

@@ -54,7 +54,7 @@ func (e *Engine) touch(c *Caller, now uint64) {
 	if !c.Known() || c.lastDay >= day || !e.touches.first(c.Session, day) {
 		return
 	}
-	err := e.queue.push(newCall(&Command{
+	err := e.queue.push(e.newCall(&Command{
 		Auth: pb.Auth_ENROLL, Token: c.Session,
 		Decide: func(*Tx) (proto.Message, error) { return nil, nil },
 	}))
