@@ -5,6 +5,7 @@ import (
 	"flag"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
@@ -16,7 +17,27 @@ import (
 
 var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0: a new one")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// leakVariable marks a child process of a test that cannot help leaving goroutines behind.
+const leakVariable = "QPC_LOG_TEST_LEAKS"
+
+func leakProcess() bool { return os.Getenv(leakVariable) != "" }
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if leakProcess() {
+		os.Exit(m.Run())
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// scaled picks a number by QPC_TEST_SCALE: few in every run, many at night and before a release.
+func scaled(few, many int) int {
+	switch os.Getenv("QPC_TEST_SCALE") {
+	case "nightly", "release":
+		return many
+	}
+	return few
+}
 
 const testDir = "data"
 
@@ -63,6 +84,19 @@ func testPayload(i uint64) (PayloadKey, []byte) {
 		data[j] = byte(i * 7)
 	}
 	return k, data
+}
+
+// newCrashDisk gives a disk with a durable, empty data directory, as Create expects one.
+func newCrashDisk(t testing.TB) *vfs.MemFS {
+	t.Helper()
+	fs := vfs.NewCrashableMem()
+	if err := fs.MkdirAll(testDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syncDir(fs, "/"); err != nil {
+		t.Fatal(err)
+	}
+	return fs
 }
 
 func createLog(t testing.TB, fs vfs.FS) {

@@ -232,9 +232,8 @@ func TestTilesAreRebuilt(t *testing.T) {
 	l := openLog(t, fs)
 	refs := newReferences()
 	refs.fill(t, l, 9000, 500)
-	if err := l.storeTiles(); err != nil {
-		t.Fatal(err)
-	}
+	mustClose(t, l)
+	l = openLog(t, fs)
 	for n := range uint64(3) {
 		if err := l.store.db.Set(appendTileKey(nil, 0, n), make([]byte, 256*32), nil); err != nil {
 			t.Fatal(err)
@@ -262,6 +261,8 @@ func TestTilesAreCompleted(t *testing.T) {
 	l := openLog(t, fs)
 	refs := newReferences()
 	refs.fill(t, l, 2000, 100)
+	mustClose(t, l)
+	l = openLog(t, fs)
 	if err := l.store.db.DeleteRange(appendTileKey(nil, 0, 3), tileRange().upper, nil); err != nil {
 		t.Fatal(err)
 	}

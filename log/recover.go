@@ -51,8 +51,8 @@ func (l *Log) load() error {
 // operating system's cache only.
 func (l *Log) settle(size uint64, want head) error {
 	if size > want.size {
-		if err := l.store.db.Flush(); err != nil {
-			return l.fail.set(fmt.Errorf("make the recovered log durable: %w", err))
+		if err := l.store.flush(); err != nil {
+			return fmt.Errorf("make the recovered log durable: %w", err)
 		}
 		l.logger.Info("log is longer than its anchor; anchoring it",
 			slog.Uint64("anchored", want.size), slog.Uint64("size", size))

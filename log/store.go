@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -52,7 +54,7 @@ func openStore(fsys vfs.FS, path string, lock *pebble.Lock, o Options, create bo
 		cacheBytes = defaultCacheBytes
 	}
 	opts := &pebble.Options{
-		FS:                          &fencedFS{FS: fsys, fail: s.fail},
+		FS:                          &frozenFS{FS: fsys, fail: s.fail},
 		Lock:                        lock,
 		Logger:                      lg,
 		FormatMajorVersion:          storeFormat,
@@ -69,25 +71,38 @@ func openStore(fsys vfs.FS, path string, lock *pebble.Lock, o Options, create bo
 	}
 	// Payloads are ciphertext and leaves are hashes: trying to compress them only costs time.
 	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
-	if o.Logger.Enabled(context.Background(), slog.LevelDebug) {
-		el := pebble.MakeLoggingEventListener(lg)
-		opts.EventListener = &el
-	} else {
-		opts.EventListener = &pebble.EventListener{}
+	w := &backgroundWatch{log: o.Logger, fail: s.fail, stuck: make(chan error, 1)}
+	opts.EventListener = w.listener(lg)
+	type result struct {
+		db  *pebble.DB
+		err error
 	}
-	opts.EventListener.BackgroundError = func(err error) {
-		o.Logger.Warn("log store: background work failed", slog.Any("error", err))
+	done := make(chan result, 1)
+	go func() {
+		db, err := pebble.Open(path, opts)
+		done <- result{db, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			return nil, errors.Join(openError(path, r.err), lock.Close())
+		}
+		w.opened.Store(true)
+		s.db = r.db
+		if s.fail.get() != nil {
+			return nil, fmt.Errorf("open the store %s: %w", path, s.close())
+		}
+		return s, nil
+	case err := <-w.stuck:
+		// Pebble retries for ever what it has to write while it opens. The lock stays until it gave up or got through.
+		go func() {
+			if r := <-done; r.err == nil {
+				_ = r.db.Close()
+			}
+			_ = lock.Close()
+		}()
+		return nil, fmt.Errorf("open the store %s: its files cannot be written (%w): make room on the disk or repair it", path, err)
 	}
-	opts.EventListener.DataCorruption = func(info pebble.DataCorruptionInfo) {
-		o.Logger.Error("log store: damaged file", slog.String("path", info.Path), slog.Any("error", info.Details))
-		s.fail.set(fmt.Errorf("%w: %w", ErrCorrupt, info.Details))
-	}
-	db, err := pebble.Open(path, opts)
-	if err != nil {
-		return nil, errors.Join(openError(path, err), lock.Close())
-	}
-	s.db = db
-	return s, nil
 }
 
 func openError(path string, err error) error {
@@ -97,7 +112,13 @@ func openError(path string, err error) error {
 	return fmt.Errorf("open the store %s: %w", path, err)
 }
 
-func (s *store) close() error { return errors.Join(s.db.Close(), s.lock.Close()) }
+// close releases everything. It reports a failure, too, since Pebble may not know of it.
+func (s *store) close() error {
+	if err := errors.Join(s.db.Close(), s.lock.Close()); s.fail.get() == nil {
+		return err
+	}
+	return s.fail.get()
+}
 
 // apply commits a batch and returns when it is durable, or, with pebble.NoSync, at once.
 func (s *store) apply(b *pebble.Batch, o *pebble.WriteOptions) error {
@@ -107,7 +128,7 @@ func (s *store) apply(b *pebble.Batch, o *pebble.WriteOptions) error {
 	if err := s.db.Apply(b, o); err != nil {
 		return s.fail.set(err)
 	}
-	return s.fail.get() // Pebble reports a failed commit through Logger.Fatalf and returns nil
+	return s.fail.get() // Pebble does not tell: see frozenFS, and Fatalf below
 }
 
 // applyNoSyncWait commits a batch; its SyncWait tells when it is durable.
@@ -119,6 +140,70 @@ func (s *store) applyNoSyncWait(b *pebble.Batch) error {
 		return s.fail.set(err)
 	}
 	return s.fail.get() // as in apply
+}
+
+// backgroundLimit is how often in a row background work of the store may fail before the log does.
+const backgroundLimit = 8
+
+// backgroundWatch watches what Pebble does on its own. Pebble retries flushes and compactions without end and without
+// a pause; a disk that takes none of them is to be reported, not waited for.
+type backgroundWatch struct {
+	log    *slog.Logger
+	fail   *failure
+	failed atomic.Int32 // failures since the last success
+	opened atomic.Bool
+	stuck  chan error // gets the error when the limit is reached while the store is being opened
+}
+
+func (w *backgroundWatch) listener(lg pebble.Logger) *pebble.EventListener {
+	var el pebble.EventListener
+	if w.log.Enabled(context.Background(), slog.LevelDebug) {
+		el = pebble.MakeLoggingEventListener(lg)
+	}
+	el.BackgroundError = w.onError
+	logFlush := el.FlushEnd
+	el.FlushEnd = func(info pebble.FlushInfo) {
+		if info.Err == nil {
+			w.failed.Store(0)
+		}
+		if logFlush != nil {
+			logFlush(info)
+		}
+	}
+	el.DataCorruption = func(info pebble.DataCorruptionInfo) {
+		w.log.Error("log store: damaged file", slog.String("path", info.Path), slog.Any("error", info.Details))
+		w.fail.set(fmt.Errorf("%w: %w", ErrCorrupt, info.Details))
+	}
+	return &el
+}
+
+func (w *backgroundWatch) onError(err error) {
+	n := w.failed.Add(1)
+	w.log.Warn("log store: background work failed", slog.Any("error", err), slog.Int("times", int(n)))
+	if n >= backgroundLimit {
+		if w.opened.Load() {
+			w.fail.set(fmt.Errorf("background work of the store keeps failing: %w", err))
+		} else {
+			select {
+			case w.stuck <- err:
+			default:
+			}
+		}
+	}
+	time.Sleep(time.Duration(min(n, backgroundLimit)) * time.Millisecond) // Pebble tries again at once
+}
+
+// flush writes what the store has in memory to its files. It does not wait for a disk that takes nothing any more.
+func (s *store) flush() error {
+	done, err := s.db.AsyncFlush()
+	if err != nil {
+		return s.fail.set(err)
+	}
+	select {
+	case <-done:
+	case <-s.fail.ch:
+	}
+	return s.fail.get()
 }
 
 // storeLogger brings Pebble's log to slog. Fatalf returns: it fails the log, which ends all writing, and leaves the
