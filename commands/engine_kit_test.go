@@ -352,3 +352,12 @@ type gateFile struct {
 
 func (f *gateFile) Sync() error     { f.gate.pass(); return f.File.Sync() }
 func (f *gateFile) SyncData() error { f.gate.pass(); return f.File.SyncData() }
+
+// ackFake removes the first items of a persona's queue.
+func ackFake(p persona, upTo uint64) func(*Tx) (proto.Message, error) {
+	return func(tx *Tx) (proto.Message, error) {
+		return nil, tx.Emit(&pb.Event{Body: &pb.Event_MessagesAcked{
+			MessagesAcked: &pb.MessagesAcked{DeviceKey: p.device[:], UpTo: upTo},
+		}})
+	}
+}
