@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -107,20 +108,29 @@ func (a *app) useSession(c *client.Client, method *rpc.Method) error {
 }
 
 // printMessage prints a reply: one line with --json, indented otherwise.
-// protojson varies its spacing on purpose, so the standard encoder lays it out.
 func (a *app) printMessage(m proto.Message) error {
-	raw, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(m)
+	line, err := marshalLine(m)
 	if err != nil {
 		return err
 	}
-	var indent string
-	if !a.JSON {
-		indent = "  "
+	var out bytes.Buffer
+	if a.JSON {
+		out.Write(line)
+	} else if err := json.Indent(&out, line, "", "  "); err != nil {
+		return err
 	}
-	encoder := json.NewEncoder(a.stdout)
-	encoder.SetIndent("", indent)
-	if err := encoder.Encode(json.RawMessage(raw)); err != nil {
-		return fmt.Errorf("print the reply: %w", err)
+	_, err = fmt.Fprintf(a.stdout, "%s\n", out.Bytes())
+	return err
+}
+
+// marshalLine writes a message as JSON in one line. protojson varies its spacing
+// on purpose, so that is taken out.
+func marshalLine(m proto.Message) ([]byte, error) {
+	raw, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(m)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	var line bytes.Buffer
+	err = json.Compact(&line, raw)
+	return line.Bytes(), err
 }

@@ -9,8 +9,6 @@ import (
 	"os"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
-
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc/client"
 )
@@ -46,7 +44,7 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 func (a *app) reportRemote(err error) int {
 	var refused *client.StatusError
 	if errors.As(err, &refused) {
-		a.printDetail(refused)
+		a.printRefusal(refused, err)
 		return int(refused.Status)
 	}
 	var unreachable *client.ConnectError
@@ -59,19 +57,17 @@ func (a *app) reportRemote(err error) int {
 	return fail(a.stderr, exitLocal, err)
 }
 
-// printDetail prints what the server said: as JSON for programs (qpc call and
-// --json), as a sentence for a person.
-func (a *app) printDetail(refused *client.StatusError) {
-	if !a.JSON {
-		fmt.Fprintf(a.stderr, "qpc: %v\n", refused)
-		return
+// printRefusal prints what the server said: its ErrorDetail as JSON for programs
+// (qpc call and --json), everything in a sentence for a person.
+func (a *app) printRefusal(refused *client.StatusError, err error) {
+	if a.JSON {
+		detail, marshalErr := marshalLine(refused.Detail)
+		if marshalErr == nil {
+			fmt.Fprintf(a.stderr, "%s\n", detail)
+			return
+		}
 	}
-	detail, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(refused.Detail)
-	if err != nil {
-		fmt.Fprintf(a.stderr, "qpc: %v\n", refused)
-		return
-	}
-	fmt.Fprintf(a.stderr, "%s\n", detail)
+	fmt.Fprintf(a.stderr, "qpc: %v\n", err)
 }
 
 // isReason tells whether err is a refusal for this reason.

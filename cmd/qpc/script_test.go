@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/signal"
+	"regexp"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"quicprochat/rpc/echo"
+	"quicprochat/rpc/server"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"qpc": main})
+}
+
+// TestScripts runs the binary as a person does: testdata/*.txtar.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Setup:               setupScript,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"server":  startServer,
+			"status":  wantStatus,
+			"modes":   wantMode,
+			"waitfor": waitForContent,
+		},
+	})
+}
+
+// setupScript gives each script a home of its own and a certificate to pin that
+// no server has.
+func setupScript(env *testscript.Env) error {
+	env.Setenv("QPC_HOME", env.WorkDir+"/home")
+	certificate, err := echo.Certificate()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(env.WorkDir+"/some.der", certificate.Certificate[0], 0o600)
+}
+
+// startServer boots a server on loopback and points the script's environment at
+// it.
+func startServer(ts *testscript.TestScript, _ bool, _ []string) {
+	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
+	ts.Check(err)
+	node, err := server.Boot(context.Background(), server.Config{Dir: ts.MkAbs("data"), PacketConn: socket, Version: "test"})
+	ts.Check(err)
+	ts.Defer(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := node.Shutdown(ctx); err != nil {
+			ts.Logf("shutdown: %v", err)
+		}
+	})
+	ts.Setenv("QPC_SERVER", node.Addr().String())
+	ts.Setenv("QPC_CA_CERT", node.CAFile())
+}
+
+// wantStatus runs a program that must end with the exit status given:
+// status 64 qpc --no-such-flag
+func wantStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N program [args...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit, ok := err.(interface{ ExitCode() int }); ok {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// wantMode checks the permission bits of a file: modes FILE OCTAL
+func wantMode(ts *testscript.TestScript, neg bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); (got == args[1]) == neg {
+		ts.Fatalf("%s has mode %s, want %s", args[0], got, args[1])
+	}
+}
+
+// waitForContent waits until a file matches: waitfor FILE REGEXP
+func waitForContent(ts *testscript.TestScript, _ bool, args []string) {
+	pattern := regexp.MustCompile(args[1])
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
+	defer stop()
+	for {
+		content, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && pattern.Match(content) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			ts.Fatalf("%s never matched %s; it holds %q", args[0], args[1], content)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
