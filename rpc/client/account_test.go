@@ -348,6 +348,12 @@ func TestLoginFails(t *testing.T) {
 		t.Errorf("refused by the server: %v", err)
 	}
 	s.on("OpaqueLoginFinish", func(c *fakeCall) {
+		c.ok(&pb.OpaqueLoginFinishResponse{SessionToken: []byte("short")})
+	})
+	if _, err = c.Login(t.Context(), "alice", alice.password(), alice.device); !errors.Is(err, ErrProtocol) {
+		t.Errorf("a token of 5 bytes: %v", err)
+	}
+	s.on("OpaqueLoginFinish", func(c *fakeCall) {
 		c.refuse(pb.Status_Forbidden, &pb.ErrorDetail{Reason: pb.Reason_BANNED})
 	})
 	_, err = c.Login(t.Context(), "alice", alice.password(), alice.device)

@@ -21,6 +21,9 @@ import (
 // login budget of the name.
 const maxLogins = 3
 
+// tokenSize is the size of a session token in bytes.
+const tokenSize = 32
+
 // Login opens a session with a device key and makes the Client use it. A key
 // that is not an active device of the account gets a session of scope
 // ENROLL_ONLY. Errors: ErrLoginFailed, *StatusError (BANNED, rate limits), and
@@ -117,6 +120,10 @@ func (c *Client) login(ctx context.Context, username string, password []byte, de
 	}, finish)
 	if err != nil {
 		return nil, err
+	}
+	if len(finish.SessionToken) != tokenSize || len(finish.IdentityKey) != ed25519.PublicKeySize {
+		return nil, fmt.Errorf("%w: login: session token of %d bytes, identity key of %d", ErrProtocol,
+			len(finish.SessionToken), len(finish.IdentityKey))
 	}
 	return &Session{
 		Username:    username,

@@ -34,8 +34,9 @@ const (
 )
 
 // Subscribe returns a channel of the pushes for the session's device. It is
-// closed when ctx or the Client ends. While there is a subscription the client
-// reconnects by itself; after each reconnect the channel gets a resync.
+// closed when ctx or the Client ends. The first push is a resync: it says that
+// the server now knows whose connection this is. While there is a subscription
+// the client reconnects by itself; each time the channel gets another resync.
 // Consumers that fall behind get a resync in place of what did not fit. Pushes of
 // types that this version does not know are left out.
 func (c *Client) Subscribe(ctx context.Context) <-chan Push {

@@ -77,7 +77,7 @@ func (a *attempts) judgeStatus(e *StatusError) verdict {
 	}
 	switch e.Status {
 	case pb.Status_Unavailable, pb.Status_DeadlineExceeded:
-		if a.repeatable() {
+		if a.repeatable() && e.RetryAfter() <= patience {
 			return tryAgain
 		}
 	}
@@ -128,6 +128,9 @@ func (a *attempts) fail(err error) error {
 const (
 	firstPause = 50 * time.Millisecond
 	longest    = 5 * time.Second
+	// patience is the longest wait that a server may ask for before the caller is
+	// told instead.
+	patience = 30 * time.Second
 )
 
 // pause is how long to wait after the n-th failure: exponential with full

@@ -140,6 +140,12 @@ func TestUnavailable(t *testing.T) {
 	if ReasonOf(err) != pb.Reason_OVERLOADED || errors.Is(err, ErrOutcomeUnknown) || f.count("BatchEnqueue") != 5 {
 		t.Errorf("overloaded for good: %v after %d calls", err, f.count("BatchEnqueue"))
 	}
+	f.on("ResolveUser", func(c *fakeCall) {
+		c.refuse(pb.Status_Unavailable, &pb.ErrorDetail{Reason: pb.Reason_CLOCK, RetryAfterMs: 3_600_000})
+	})
+	if _, err := c.ResolveUser(t.Context(), "alice"); ReasonOf(err) != pb.Reason_CLOCK || f.count("ResolveUser") != 1 {
+		t.Errorf("asked to come back in an hour: %v after %d calls", err, f.count("ResolveUser"))
+	}
 	f.on("Ack", unavailable(100, pb.Reason_STORAGE))
 	_, err = c.Ack(t.Context(), new(pb.AckRequest))
 	if !errors.Is(err, ErrOutcomeUnknown) || ReasonOf(err) != pb.Reason_STORAGE {
@@ -284,7 +290,7 @@ func TestAnotherDeviceTakesAnotherConnection(t *testing.T) {
 func TestCallEndsWhileTheServerIsAway(t *testing.T) {
 	f := newFake(t)
 	f.on("Peek", func(c *fakeCall) {
-		c.refuse(pb.Status_Unavailable, &pb.ErrorDetail{Reason: pb.Reason_STARTING, RetryAfterMs: 3_600_000})
+		c.refuse(pb.Status_Unavailable, &pb.ErrorDetail{Reason: pb.Reason_STARTING, RetryAfterMs: 20_000})
 	})
 	c := f.dial()
 	ctx, cancel := context.WithCancel(t.Context())
