@@ -42,10 +42,10 @@ type QueueState struct {
 }
 
 // Tail is the highest number assigned, 0 before the first.
-func (q *QueueState) Tail() uint64 { return q.NextSeq - 1 }
+func (q QueueState) Tail() uint64 { return q.NextSeq - 1 }
 
 // Waiting is the number of items that were not drained yet.
-func (q *QueueState) Waiting() uint64 { return q.Count - q.DrainedCount }
+func (q QueueState) Waiting() uint64 { return q.Count - q.DrainedCount }
 
 // QueueItem is one message in one device's queue.
 type QueueItem struct {
