@@ -96,20 +96,24 @@ func TestBucketAgainstModel(t *testing.T) {
 	}
 }
 
-// TestBucketMemory charges more keys than the table holds.
+// TestBucketMemory charges more keys than a shard holds, none of which is full
+// again.
 func TestBucketMemory(t *testing.T) {
-	b := newBuckets()
+	s := bucketShard{full: make(map[bucketKey]int64)}
 	budget := budget{burst: 1, interval: time.Hour}
-	for i := range bucketShards*shardCapacity + 100_000 {
+	for i := range shardCapacity + 10_000 {
 		k := bucketKey{kind: 2}
 		k.b[0], k.b[1], k.b[2] = byte(i), byte(i>>8), byte(i>>16)
-		if _, ok := b.take(0, charge{k, budget, 1}); !ok {
+		if _, ok := s.take(0, charge{k, budget, 1}); !ok {
 			t.Fatalf("new key %d refused", i)
 		}
 	}
-	for i := range b.shards {
-		if n := len(b.shards[i].full); n > shardCapacity {
-			t.Errorf("shard %d holds %d", i, n)
-		}
+	if len(s.full) > shardCapacity {
+		t.Errorf("the shard holds %d", len(s.full))
+	}
+	// Once they are full again they are forgotten.
+	s.take(int64(2*time.Hour), charge{key(1), budget, 1})
+	if len(s.full) != 1 {
+		t.Errorf("after two hours the shard holds %d", len(s.full))
 	}
 }

@@ -113,6 +113,7 @@ func wantReset(t *testing.T, what string, err error, code quic.StreamErrorCode) 
 // body, and with a body that trickles. They must not hold the server longer
 // than the rule says, and not disturb others.
 func TestSlowSenders(t *testing.T) {
+	t.Parallel()
 	w := boot(t, nil)
 	c := w.dial()
 	ctx := testContext(t)

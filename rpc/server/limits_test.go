@@ -142,6 +142,7 @@ func TestLimitsOffIsForLoopback(t *testing.T) {
 // may have: the rest is refused, those with a session live on, and what goes
 // away makes room.
 func TestConnectionFlood(t *testing.T) {
+	t.Parallel()
 	w := boot(t, limited)
 	alice, c := w.join("alice")
 	must[*pb.PeekResponse](c, &pb.PeekRequest{SessionToken: alice.token})
@@ -184,6 +185,7 @@ func TestConnectionFlood(t *testing.T) {
 // TestStreamsAreBounded opens streams and leaves them half-way: at most so many
 // are taken, and they are cut off in time.
 func TestStreamsAreBounded(t *testing.T) {
+	t.Parallel()
 	w := boot(t, nil)
 	c := w.dial()
 	opened := 0
