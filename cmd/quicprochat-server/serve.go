@@ -14,9 +14,22 @@ import (
 	"quicprochat/rpc/server"
 )
 
-// shutdownTime bounds a graceful stop: requests that run may take 10 s, then
-// the stores are closed.
-const shutdownTime = 20 * time.Second
+// node is what the daemon needs of a running server; tests stand in for it.
+type node interface {
+	Failed() <-chan struct{}
+	Wait() error
+	Reload() error
+	Shutdown(context.Context) error
+}
+
+var _ node = (*server.Node)(nil)
+
+// Bounds of a stop: requests that run may take 10 s of shutdownTime, and within
+// closeTime more the stores are closed.
+const (
+	shutdownTime = 15 * time.Second
+	closeTime    = 10 * time.Second
+)
 
 // run serves until ctx ends, a signal comes or the node fails.
 func (c *serveCommand) run(ctx context.Context, p *process) error {
@@ -113,35 +126,35 @@ func finalName(name string) string {
 }
 
 // attend waits for the end of the node or for the order to end it.
-func (p *process) attend(ctx context.Context, node *server.Node, signals <-chan os.Signal) error {
+func (p *process) attend(ctx context.Context, n node, signals <-chan os.Signal) error {
 	for {
 		select {
-		case <-node.Failed():
-			return p.failed(node)
+		case <-n.Failed():
+			return p.failed(n)
 		case <-ctx.Done():
 			p.logger.Info("stopping")
-			return stopped(shutdown(node))
+			return stopped(shutdown(n))
 		case s := <-signals:
 			if s == syscall.SIGHUP {
-				p.reload(node)
+				p.reload(n)
 				continue
 			}
 			p.logger.Info("stopping; a second signal ends the process at once", slog.String("signal", s.String()))
-			return p.stop(node, signals)
+			return p.stop(n, signals)
 		}
 	}
 }
 
-func (p *process) reload(node *server.Node) {
-	if err := node.Reload(); err != nil {
+func (p *process) reload(n node) {
+	if err := n.Reload(); err != nil {
 		p.logger.Error("certificate not reloaded, the one in use stays", slog.Any("error", err))
 	}
 }
 
 // failed ends a node that can't go on; what it could not write is not lost: it
 // was never acknowledged.
-func (p *process) failed(node *server.Node) error {
-	err := node.Wait()
+func (p *process) failed(n node) error {
+	err := n.Wait()
 	if err == nil {
 		err = errors.New("the server ended by itself: start it again")
 	}
@@ -149,9 +162,9 @@ func (p *process) failed(node *server.Node) error {
 }
 
 // stop shuts down and listens for the second signal meanwhile.
-func (p *process) stop(node *server.Node, signals <-chan os.Signal) error {
+func (p *process) stop(n node, signals <-chan os.Signal) error {
 	done := make(chan error, 1)
-	go func() { done <- shutdown(node) }()
+	go func() { done <- shutdown(n) }()
 	for {
 		select {
 		case err := <-done:
@@ -164,10 +177,19 @@ func (p *process) stop(node *server.Node, signals <-chan os.Signal) error {
 	}
 }
 
-func shutdown(node *server.Node) error {
+// shutdown ends a node within shutdownTime and closeTime, whatever hangs: the
+// log is as safe as after a kill.
+func shutdown(n node) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
 	defer cancel()
-	return node.Shutdown(ctx)
+	done := make(chan error, 1)
+	go func() { done <- n.Shutdown(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(shutdownTime + closeTime):
+		return context.DeadlineExceeded
+	}
 }
 
 // stopped gives the end of a shutdown its words and code.
