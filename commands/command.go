@@ -14,7 +14,8 @@ import (
 // Everything that needs no view happens here, on the goroutine of the caller:
 // the token's hash, and for methods with retry REQUEST_ID the request's hash. The
 // request is the caller's alone during the call, and must not change until the
-// command is done. The only errors are internal.
+// command is done. Refusal: BadRequest MISSING_FIELD for a request without the
+// request_id that makes it safe to retry.
 func NewCommand[Resp proto.Message](rule *pb.Rule, req proto.Message, decide func(*Tx) (Resp, error)) (*Command, error) {
 	c := &Command{
 		Method: rule.GetId(),
@@ -41,7 +42,9 @@ func NewCommand[Resp proto.Message](rule *pb.Rule, req proto.Message, decide fun
 	if !ok {
 		return nil, fmt.Errorf("commands: method %d retries by request_id, but %T has none", rule.GetId(), req)
 	}
-	c.RequestID = withID.GetRequestId()
+	if c.RequestID = withID.GetRequestId(); len(c.RequestID) == 0 {
+		return nil, missing("request_id")
+	}
 	var err error
 	c.RequestHash, c.Size, err = requestHash(req)
 	return c, err

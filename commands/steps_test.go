@@ -1,0 +1,351 @@
+package commands_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"quicprochat/commands"
+	"quicprochat/projections"
+	pb "quicprochat/proto/qpcv1"
+	"quicprochat/rpc"
+)
+
+// arguments are the words of a step after its name: field=value in order.
+type arguments struct {
+	w      *world
+	fields []assignment
+}
+
+// assignment sets a field of a request. A path with ! in front is set after the
+// request was signed: it tampers.
+type assignment struct {
+	path, value string
+	tampers     bool
+}
+
+// take removes an argument that is no field of the request.
+func (a *arguments) take(name, otherwise string) string {
+	i := slices.IndexFunc(a.fields, func(f assignment) bool { return f.path == name })
+	if i < 0 {
+		return otherwise
+	}
+	value := a.fields[i].value
+	a.fields = slices.Delete(a.fields, i, i+1)
+	return value
+}
+
+func (a *arguments) number(name string, otherwise int) int {
+	n, err := strconv.Atoi(a.take(name, strconv.Itoa(otherwise)))
+	a.w.check(err)
+	return n
+}
+
+func (a *arguments) duration(name string) time.Duration {
+	d, err := time.ParseDuration(a.take(name, "0"))
+	a.w.check(err)
+	return d
+}
+
+// words splits a step at spaces outside of quotes.
+func words(line string) []string {
+	quoted := false
+	return strings.FieldsFunc(line, func(r rune) bool {
+		if r == '"' {
+			quoted = !quoted
+		}
+		return r == ' ' && !quoted
+	})
+}
+
+func (w *world) arguments(words []string) *arguments {
+	a := &arguments{w: w}
+	for _, word := range words {
+		path, value, _ := strings.Cut(word, "=")
+		path, tampers := strings.CutPrefix(path, "!")
+		a.fields = append(a.fields, assignment{path, value, tampers})
+	}
+	return a
+}
+
+// verbs are the steps that are no plain call of a method.
+var verbs = map[string]func(w *world, subject string, a *arguments) []string{
+	"people":   (*world).people,
+	"register": (*world).register,
+	"login":    (*world).login,
+	"password": (*world).password,
+	"fill":     (*world).fill,
+	"again":    func(w *world, _ string, _ *arguments) []string { return w.last() },
+	"queue":    func(w *world, device string, _ *arguments) []string { return w.queue(device) },
+	"account":  func(w *world, name string, _ *arguments) []string { return w.person(name) },
+	"advance":  (*world).advance,
+	"restart":  (*world).restart,
+	"quotas":   (*world).setQuotas,
+}
+
+// step executes one step with its indented lines and prints what came of it.
+func (w *world) step(line string, below []string) []string {
+	parts := words(line)
+	if len(parts) < 2 {
+		w.t.Fatalf("step %q has no subject", line)
+	}
+	if verb, known := verbs[parts[0]]; known {
+		return verb(w, parts[1], w.arguments(parts[2:]))
+	}
+	method, known := rpc.MethodByName(parts[1])
+	if !known {
+		w.t.Fatalf("step %q names no method", line)
+	}
+	a := w.arguments(parts[2:])
+	req := method.NewRequest()
+	w.identify(req, parts[0], a)
+	if upload, ok := req.(*pb.UploadHybridKeyRequest); ok {
+		w.nextKeySet(upload, parts[0], a)
+	} else {
+		a.apply(req, false)
+	}
+	for _, sub := range below {
+		w.nested(req, words(sub))
+	}
+	w.last = func() []string { return w.answer(w.dispatch(method, req)) }
+	return w.last()
+}
+
+// identify puts session token and request id into a request.
+func (w *world) identify(req proto.Message, session string, a *arguments) {
+	m := req.ProtoReflect()
+	if field := m.Descriptor().Fields().ByName("session_token"); field != nil && session != "nobody" {
+		token, known := w.tokens[session]
+		if !known {
+			seed := seedFrom("token of " + session)
+			token = seed[:]
+		}
+		m.Set(field, bytesValue(token))
+	}
+	field := m.Descriptor().Fields().ByName("request_id")
+	if field == nil {
+		return
+	}
+	age := a.duration("age")
+	name := a.take("id", "")
+	if raw, ok := strings.CutPrefix(name, "raw:"); ok {
+		m.Set(field, bytesValue(w.literal(raw)))
+		return
+	}
+	if name == "" {
+		w.counts["request"]++
+		name = fmt.Sprintf("#%d", w.counts["request"])
+	}
+	m.Set(field, bytesValue(w.requestID(name, age)))
+}
+
+// dispatch sends a request the way the server does: early refusal on the
+// published view, then a query, or a command.
+func (w *world) dispatch(method *rpc.Method, req proto.Message) (proto.Message, error) {
+	view, err := w.engine.Query(commands.TokenHash(req), method.Rule.GetAuth())
+	if err != nil {
+		return nil, err
+	}
+	defer view.Release()
+	var command *commands.Command
+	switch r := req.(type) {
+	case *pb.EnqueueRequest:
+		command, err = commands.NewEnqueue(method.Rule, r)
+	case *pb.BatchEnqueueRequest:
+		command, err = commands.NewBatchEnqueue(method.Rule, r)
+	case *pb.AckRequest:
+		command, err = commands.NewAck(method.Rule, r)
+	case *pb.UploadHybridKeyRequest:
+		return w.upload(method.Rule, r)
+	case *pb.FetchRequest, *pb.FetchWaitRequest, *pb.PeekRequest:
+		return w.read(method.Rule, view, req)
+	case *pb.FetchHybridKeyRequest:
+		return orNil(commands.FetchHybridKey(view, r))
+	case *pb.FetchHybridKeysRequest:
+		return orNil(commands.FetchHybridKeys(view, r))
+	case *pb.ResolveUserRequest:
+		return orNil(commands.ResolveUser(view, r))
+	default:
+		w.t.Fatalf("no way to call %s", method)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return w.engine.Do(w.t.Context(), command)
+}
+
+// orNil turns a typed response into an interface that is nil on errors.
+func orNil[Resp proto.Message](response Resp, err error) (proto.Message, error) {
+	if err != nil {
+		return nil, err
+	}
+	return response, nil
+}
+
+// read answers a Fetch, FetchWait or Peek with its payloads.
+func (w *world) read(rule *pb.Rule, view *commands.View, req proto.Message) (response proto.Message, err error) {
+	var decided bool
+	var command *commands.Command
+	switch r := req.(type) {
+	case *pb.FetchRequest:
+		response, decided, err = commands.ReadFetch(view, r)
+		if err == nil && !decided {
+			command, err = commands.NewFetch(rule, r)
+		}
+	case *pb.FetchWaitRequest:
+		response, decided, err = commands.ReadFetchWait(view, r)
+		if err == nil && !decided {
+			command, err = commands.NewFetchWait(rule, r)
+		}
+	case *pb.PeekRequest:
+		response, err = commands.Peek(view, r)
+	}
+	if err == nil && command != nil {
+		response, err = w.engine.Do(w.t.Context(), command)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var envelopes *[]*pb.Envelope
+	switch r := response.(type) {
+	case *pb.FetchResponse:
+		envelopes = &r.Envelopes
+	case *pb.FetchWaitResponse:
+		envelopes = &r.Envelopes
+	case *pb.PeekResponse:
+		envelopes = &r.Envelopes
+	}
+	*envelopes, err = commands.FillPayloads(w.engine.Payloads, view.Caller.Account, *envelopes)
+	return response, err
+}
+
+// fill sends count messages of size bytes each, in batches, and prints what
+// became of them in one line.
+func (w *world) fill(device string, a *arguments) []string {
+	method, _ := rpc.MethodByName("BatchEnqueue")
+	by, count, size := a.take("by", "nobody"), a.number("count", 1), a.number("size", 1)
+	results := map[string]int{}
+	chunk := min(commands.MaxBatchItems, commands.MaxBatchBytes/size)
+	for left := count; left > 0; left -= chunk {
+		req := &pb.BatchEnqueueRequest{}
+		w.identify(req, by, a)
+		for range min(left, chunk) {
+			req.Items = append(req.Items, &pb.BatchEnqueueRequest_Item{
+				Recipient: &pb.BatchEnqueueRequest_Item_RecipientDevice{RecipientDevice: w.public(device)},
+				Payload:   make([]byte, size),
+			})
+		}
+		response, err := w.dispatch(method, req)
+		w.check(err)
+		for _, result := range response.(*pb.BatchEnqueueResponse).GetResults() {
+			results[fmt.Sprintf("%s %s", result.GetStatus(), result.GetReason())]++
+			w.counts["m"]++ // keeps the names of later messages in step
+			if len(result.GetMessageId()) > 0 {
+				w.names[string(result.GetMessageId())] = fmt.Sprintf("m%d", w.counts["m"])
+			}
+		}
+	}
+	w.shown = w.log.Size()
+	var lines []string
+	for result, n := range results {
+		lines = append(lines, fmt.Sprintf("%d × %s", n, strings.TrimSuffix(result, " REASON_UNSPECIFIED")))
+	}
+	return sorted(lines)
+}
+
+// people registers several persons and logs them in, without words.
+func (w *world) people(first string, a *arguments) []string {
+	names := []string{first}
+	for _, more := range a.fields {
+		names = append(names, more.path)
+	}
+	for _, name := range names {
+		for _, verb := range []func(string, *arguments) []string{w.register, w.login} {
+			if lines := verb(name, w.arguments(nil)); !strings.HasPrefix(lines[0], "Ok") {
+				w.t.Fatalf("%s: %v", name, lines)
+			}
+		}
+	}
+	return nil
+}
+
+// advance lets time pass and prints what housekeeping did.
+func (w *world) advance(by string, _ *arguments) []string {
+	days := 0
+	if head, rest, found := strings.Cut(by, "d"); found {
+		var err error
+		days, err = strconv.Atoi(head)
+		w.check(err)
+		if by = rest; by == "" {
+			by = "0s"
+		}
+	}
+	d, err := time.ParseDuration(by)
+	w.check(err)
+	w.sleep(d + time.Duration(days)*24*time.Hour)
+	return w.events()
+}
+
+func (w *world) restart(string, *arguments) []string {
+	before := w.digest()
+	w.stop()
+	w.boot()
+	if w.digest() != before {
+		return []string{"other views"}
+	}
+	return []string{"same views"}
+}
+
+func (w *world) setQuotas(to string, _ *arguments) []string {
+	w.stop()
+	w.quotas = to == "on"
+	w.boot()
+	return nil
+}
+
+// person is whose session it is: bob+2 is another session of bob.
+func person(session string) string {
+	name, _, _ := strings.Cut(session, "+")
+	return name
+}
+
+func sorted(lines []string) []string {
+	slices.Sort(lines)
+	return lines
+}
+
+// newestKeySet is the KeySet that the published view has of an identity.
+func (w *world) newestKeySet(identity string) *pb.KeySet {
+	view := w.view()
+	defer view.Release()
+	keySet, found, err := projections.KeySet(view.Reader, projections.Key(w.public(identity)))
+	w.check(err)
+	if !found {
+		return &pb.KeySet{IdentityKey: w.public(identity)}
+	}
+	return keySet
+}
+
+// upload calls UploadHybridKey as the server does: prepared again while stale.
+func (w *world) upload(rule *pb.Rule, req *pb.UploadHybridKeyRequest) (proto.Message, error) {
+	for range 4 {
+		view := w.view()
+		prepared, err := commands.PrepareHybridKey(view.Reader, serverName, w.vrf, req)
+		view.Release()
+		if err != nil {
+			return nil, err
+		}
+		command, err := commands.NewUploadHybridKey(rule, req, prepared)
+		w.check(err)
+		response, err := w.engine.Do(w.t.Context(), command)
+		if !errors.Is(err, commands.ErrStale) {
+			return response, err
+		}
+	}
+	return nil, commands.ErrStale
+}
