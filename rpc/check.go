@@ -29,10 +29,10 @@ const maxRequestCeiling = 8 << 20
 // rely on; every fault is named. A server refuses to start on an error. The
 // rules: each RPC carries a rule with an id of 1 … 65535, unique; auth and rate
 // are set; request type and method correspond one to one; session_token is
-// field 1, bytes, exactly where auth is neither NONE nor PEER alone;
+// field 1, bytes, exactly where auth is not NONE, and field 1 is nothing else;
 // request_id is a bytes field exactly where retry is REQUEST_ID; after_seq is an
 // optional uint64 exactly where retry is AFTER_SEQ; a call that mutates has a
-// retry kind other than NONE; no streaming.
+// retry kind other than NONE; nothing is streaming.
 func CheckTable() error {
 	t, err := theTable()
 	if err == nil && len(t.methods) == 0 {

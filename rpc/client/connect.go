@@ -97,8 +97,7 @@ func (c *Client) addrText() string {
 	return c.cfg.Addr
 }
 
-// dial tries the server's addresses, each a little later than the one before,
-// and takes the first that answers.
+// dial tries the server's addresses and takes the first that answers.
 func (c *Client) dial(ctx context.Context) (*quic.Conn, error) {
 	addrs, err := c.addresses(ctx)
 	if err != nil {
@@ -107,32 +106,38 @@ func (c *Client) dial(ctx context.Context) (*quic.Conn, error) {
 	if len(addrs) == 1 {
 		return c.transport.Dial(ctx, addrs[0], c.tlsConf, c.quicConf)
 	}
+	return c.race(ctx, addrs)
+}
+
+// dialResult is how the dial of one address ended.
+type dialResult struct {
+	conn *quic.Conn
+	err  error
+}
+
+// race tries each address a little later than the one before, or as soon as that
+// one failed. The losers have ended when it returns.
+func (c *Client) race(ctx context.Context, addrs []net.Addr) (winner *quic.Conn, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	type result struct {
-		conn *quic.Conn
-		err  error
-	}
-	results := make(chan result, len(addrs))
-	start := func(addr net.Addr) {
-		c.wg.Go(func() {
-			conn, err := c.transport.Dial(ctx, addr, c.tlsConf, c.quicConf)
-			results <- result{conn, err}
-		})
-	}
-	started, ended := 0, 0
+	results := make(chan dialResult, len(addrs))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var winner *quic.Conn
+	started, ended := 0, 0
 	var errs []error
 	for ended < len(addrs) && winner == nil {
 		select {
 		case <-timer.C:
-			if started < len(addrs) {
-				start(addrs[started])
-				started++
-				timer.Reset(nextAddress)
+			if started == len(addrs) {
+				continue
 			}
+			addr := addrs[started]
+			started++
+			c.wg.Go(func() {
+				conn, err := c.transport.Dial(ctx, addr, c.tlsConf, c.quicConf)
+				results <- dialResult{conn, err}
+			})
+			timer.Reset(nextAddress)
 		case r := <-results:
 			ended++
 			if winner = r.conn; r.err != nil {
@@ -142,7 +147,7 @@ func (c *Client) dial(ctx context.Context) (*quic.Conn, error) {
 		}
 	}
 	cancel()
-	for ; ended < started; ended++ { // the losers end at once with ctx
+	for ; ended < started; ended++ {
 		if r := <-results; r.conn != nil {
 			closeConn(r.conn)
 		}

@@ -105,6 +105,52 @@ func TestDialToNobody(t *testing.T) {
 	}
 }
 
+// Of several addresses the first that answers is taken, whatever the others do.
+func TestRaceOfAddresses(t *testing.T) {
+	f := newFake(t)
+	stranger := &fake{t: t, auth: newAuthority(t, fakeName)} // with another CA
+	stranger.listen("127.0.0.1:0", rpc.ALPN)
+	silent, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	good, err := net.ResolveUDPAddr("udp4", f.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad, err := net.ResolveUDPAddr("udp4", stranger.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := f.dial()
+	for name, addrs := range map[string][]net.Addr{
+		"first answers":  {good, silent.LocalAddr()},
+		"first silent":   {silent.LocalAddr(), good},
+		"first fails":    {bad, bad, good},
+		"both the same":  {good, good},
+		"silent between": {bad, silent.LocalAddr(), good},
+	} {
+		conn, err := c.race(t.Context(), addrs)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if conn.RemoteAddr().String() != f.addr || conn.Context().Err() != nil {
+			t.Errorf("%s: connected to %s, %v", name, conn.RemoteAddr(), conn.Context().Err())
+		}
+		closeConn(conn)
+	}
+	if conn, err := c.race(t.Context(), []net.Addr{bad, bad}); err == nil || conn != nil || !isPermanent(err) {
+		t.Errorf("all fail: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := c.race(ctx, []net.Addr{silent.LocalAddr(), silent.LocalAddr()}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("all silent: %v", err)
+	}
+}
+
 // blackHole loses everything that is sent while it is open.
 type blackHole struct {
 	net.PacketConn

@@ -1,0 +1,122 @@
+package client
+
+import (
+	"bytes"
+	"errors"
+	"sync"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"quicprochat/kt/statement"
+	pb "quicprochat/proto/qpcv1"
+	"quicprochat/rpc"
+)
+
+func TestHybridKeys(t *testing.T) {
+	s := newCeremonies(t)
+	c := s.dial()
+	alice, mallory := newPerson(t, "alice"), newPerson(t, "mallory")
+	registration := s.register(t, c, alice)
+	var mu sync.Mutex
+	var uploaded *pb.KeySet
+	s.on("UploadHybridKey", func(c *fakeCall) {
+		mu.Lock()
+		defer mu.Unlock()
+		uploaded = c.req.(*pb.UploadHybridKeyRequest).Keyset
+		c.ok(&pb.UploadHybridKeyResponse{Version: uploaded.Version})
+	})
+	hybrid := bytes.Repeat([]byte{5}, statement.HybridKeySize)
+	next, err := c.UploadHybridKey(t.Context(), alice.identity, registration.KeySet, hybrid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	if !proto.Equal(next, uploaded) {
+		t.Errorf("returned %v, uploaded %v", next, uploaded)
+	}
+	mu.Unlock()
+	if err := statement.VerifyKeySet(fakeName, next); err != nil {
+		t.Error(err)
+	}
+	if err := statement.VerifySuccessor(fakeName, registration.KeySet, next); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.UploadHybridKey(t.Context(), mallory.identity, next, hybrid); err == nil {
+		t.Error("with another identity's key")
+	}
+	if _, err := c.UploadHybridKey(t.Context(), alice.identity, next, hybrid[1:]); err == nil {
+		t.Error("with a key that is too short")
+	}
+
+	identity, other := public(alice.identity), public(mallory.identity)
+	forged := proto.CloneOf(next)
+	forged.HybridKey[0] ^= 1
+	for name, tt := range map[string]struct {
+		keyset *pb.KeySet
+		want   error
+	}{
+		"good": {next, nil}, "none": {nil, nil}, "forged": {forged, ErrKeySet},
+		"unsigned": {&pb.KeySet{IdentityKey: identity}, ErrKeySet},
+	} {
+		s.on("FetchHybridKey", func(c *fakeCall) { c.ok(&pb.FetchHybridKeyResponse{Keyset: tt.keyset}) })
+		_, err := c.FetchHybridKey(t.Context(), &pb.FetchHybridKeyRequest{IdentityKey: identity})
+		if !errors.Is(err, tt.want) {
+			t.Errorf("FetchHybridKey, %s: %v", name, err)
+		}
+		s.on("FetchHybridKeys", func(c *fakeCall) {
+			c.ok(&pb.FetchHybridKeysResponse{Entries: []*pb.FetchHybridKeysResponse_Entry{{}, {Keyset: tt.keyset}}})
+		})
+		_, err = c.FetchHybridKeys(t.Context(), &pb.FetchHybridKeysRequest{IdentityKeys: [][]byte{other, identity}})
+		if !errors.Is(err, tt.want) {
+			t.Errorf("FetchHybridKeys, %s: %v", name, err)
+		}
+	}
+	s.on("FetchHybridKey", func(c *fakeCall) { c.ok(&pb.FetchHybridKeyResponse{Keyset: next}) })
+	if _, err := c.FetchHybridKey(t.Context(), &pb.FetchHybridKeyRequest{IdentityKey: other}); !errors.Is(err, ErrKeySet) {
+		t.Errorf("somebody else's KeySet: %v", err)
+	}
+	_, err = c.FetchHybridKeys(t.Context(), &pb.FetchHybridKeysRequest{IdentityKeys: [][]byte{identity}})
+	if !errors.Is(err, ErrProtocol) {
+		t.Errorf("two entries for one key: %v", err)
+	}
+}
+
+// Every typed helper reaches its method and returns its reply.
+func TestTypedCalls(t *testing.T) {
+	f := newFake(t)
+	for _, m := range rpc.Methods() {
+		f.on(m.Name, func(c *fakeCall) {
+			resp := m.NewResponse()
+			if h, ok := resp.(*pb.HealthResponse); ok {
+				h.ServerName = fakeName
+			}
+			c.ok(resp)
+		})
+	}
+	c := f.dial()
+	ctx := t.Context()
+	calls := map[string]func() error{
+		"Health":          func() error { _, err := c.Health(ctx); return err },
+		"Enqueue":         func() error { _, err := c.Enqueue(ctx, message()); return err },
+		"BatchEnqueue":    func() error { _, err := c.BatchEnqueue(ctx, new(pb.BatchEnqueueRequest)); return err },
+		"Fetch":           func() error { _, err := c.Fetch(ctx, new(pb.FetchRequest)); return err },
+		"FetchWait":       func() error { _, err := c.FetchWait(ctx, new(pb.FetchWaitRequest)); return err },
+		"Peek":            func() error { _, err := c.Peek(ctx, new(pb.PeekRequest)); return err },
+		"Ack":             func() error { _, err := c.Ack(ctx, new(pb.AckRequest)); return err },
+		"FetchHybridKey":  func() error { _, err := c.FetchHybridKey(ctx, new(pb.FetchHybridKeyRequest)); return err },
+		"FetchHybridKeys": func() error { _, err := c.FetchHybridKeys(ctx, new(pb.FetchHybridKeysRequest)); return err },
+		"ResolveUser":     func() error { _, err := c.ResolveUser(ctx, "alice"); return err },
+	}
+	for name, call := range calls {
+		if err := call(); err != nil || f.count(name) != 1 {
+			t.Errorf("%s: %v after %d calls", name, err, f.count(name))
+		}
+	}
+	for _, m := range rpc.Methods() {
+		ceremony := m.ID < 200 || m.Name == "UploadHybridKey" // have tests of their own
+		if _, ok := calls[m.Name]; !ok && !ceremony {
+			t.Errorf("%s has no typed call", m)
+		}
+	}
+}
