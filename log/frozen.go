@@ -46,8 +46,18 @@ func (fs *frozenFS) make(name string, open func() (vfs.File, error)) (vfs.File, 
 	return vfs.NewMem().Create("lost", vfs.WriteCategoryUnspecified)
 }
 
+// Create syncs the directory before a marker of Pebble's appears in it. Pebble creates a manifest, then the marker
+// that names it, and only then syncs the directory: a power cut could leave the marker without its manifest, and the
+// store would not open.
 func (fs *frozenFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	return fs.make(name, func() (vfs.File, error) { return fs.FS.Create(name, c) })
+	return fs.make(name, func() (vfs.File, error) {
+		if strings.HasPrefix(fs.PathBase(name), "marker.") {
+			if err := syncDir(fs.FS, fs.PathDir(name)); err != nil {
+				return nil, err
+			}
+		}
+		return fs.FS.Create(name, c)
+	})
 }
 
 func (fs *frozenFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
