@@ -63,3 +63,38 @@ func benchmarkEnqueue(b *testing.B, inFlight int) {
 	b.ReportMetric(float64(now.Groups-before.Groups)/float64(now.Rounds-before.Rounds), "groups/anchor")
 	d.close()
 }
+
+// BenchmarkReplay measures a start without views: decoding, comparing leaves and
+// applying, per event.
+func BenchmarkReplay(b *testing.B) {
+	d := newBed(b, vfs.NewMem())
+	alice, bob := d.register(1), d.register(2)
+	var wg sync.WaitGroup
+	const senders, each = 64, 1000
+	for w := range senders {
+		wg.Go(func() {
+			for i := range each {
+				c := sending(alice, bob, requestID(d.engine.Now(), uint64(w*each+i)), []byte("x"))
+				if _, err := d.engine.Do(context.Background(), c); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	size := d.log.Size()
+	d.close()
+	for b.Loop() {
+		b.StopTimer()
+		if err := d.fs.RemoveAll(bedDir + "/views"); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		d.open(Options{})
+		b.StopTimer()
+		d.close()
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(size)*float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
