@@ -36,40 +36,72 @@ func DecodeEvent(raw []byte) (*pb.Event, error) {
 	if err := (proto.UnmarshalOptions{RecursionLimit: maxEventDepth}).Unmarshal(raw, ev); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalidEvent, err)
 	}
-	if err := checkKnown(ev.ProtoReflect()); err != nil {
+	if err := checkEvent(ev); err != nil {
 		return nil, err
-	}
-	if ev.Body == nil {
-		return nil, invalid("no body of a known type")
 	}
 	return ev, nil
 }
 
 // checkKnown refuses unknown fields in a message and in those within it.
-func checkKnown(m protoreflect.Message) (err error) {
+func checkKnown(m protoreflect.Message) error {
 	if n := len(m.GetUnknown()); n != 0 {
 		return invalid("%d bytes of unknown fields in %s", n, m.Descriptor().Name())
 	}
-	fields := m.Descriptor().Fields()
-	for i := range fields.Len() {
-		field := fields.Get(i)
-		if field.Message() == nil || !m.Has(field) {
-			continue
-		}
-		if !field.IsList() {
-			err = checkKnown(m.Get(field).Message())
-		} else {
+	for _, field := range nestedFields[m.Descriptor().FullName()] {
+		if field.IsList() {
 			list := m.Get(field).List()
-			for j := 0; j < list.Len() && err == nil; j++ {
-				err = checkKnown(list.Get(j).Message())
+			for i := range list.Len() {
+				if err := checkKnown(list.Get(i).Message()); err != nil {
+					return err
+				}
 			}
-		}
-		if err != nil {
-			return err
+		} else if m.Has(field) {
+			if err := checkKnown(m.Get(field).Message()); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
+
+// checkEvent is checkKnown for the outermost message: of its many fields only
+// the receipt and the body can be set.
+func checkEvent(ev *pb.Event) error {
+	m := ev.ProtoReflect()
+	if n := len(m.GetUnknown()); n != 0 {
+		return invalid("%d bytes of unknown fields in Event", n)
+	}
+	if ev.Receipt != nil {
+		if err := checkKnown(ev.Receipt.ProtoReflect()); err != nil {
+			return err
+		}
+	}
+	body := m.WhichOneof(eventBody)
+	if body == nil {
+		return invalid("no body of a known type")
+	}
+	return checkKnown(m.Get(body).Message())
+}
+
+// nestedFields are the fields of each message within Event that hold messages.
+var nestedFields = func() map[protoreflect.FullName][]protoreflect.FieldDescriptor {
+	nested := map[protoreflect.FullName][]protoreflect.FieldDescriptor{}
+	var visit func(protoreflect.MessageDescriptor)
+	visit = func(m protoreflect.MessageDescriptor) {
+		if _, known := nested[m.FullName()]; known {
+			return
+		}
+		nested[m.FullName()] = nil
+		for i := range m.Fields().Len() {
+			if field := m.Fields().Get(i); field.Message() != nil {
+				nested[m.FullName()] = append(nested[m.FullName()], field)
+				visit(field.Message())
+			}
+		}
+	}
+	visit((*pb.Event)(nil).ProtoReflect().Descriptor())
+	return nested
+}()
 
 var eventBody = (*pb.Event)(nil).ProtoReflect().Descriptor().Oneofs().ByName("body")
 

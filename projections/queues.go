@@ -155,6 +155,7 @@ func QueueItems(r Reader, device Key, from uint64, maxItems int, maxBytes uint64
 	if err != nil || !found {
 		return nil, false, err
 	}
+	items = make([]QueueItem, 0, min(uint64(max(maxItems, 0)), q.Count))
 	var size uint64
 	err = scanItems(r, device, &q, from, math.MaxUint64-1, func(it *QueueItem) (bool, error) {
 		size += uint64(it.Size)
