@@ -23,6 +23,7 @@ type Batch struct {
 	failed error
 	key    [maxKeySize + 64]byte
 	row    []byte
+	in     rowReader
 }
 
 var errBatchClosed = errors.New("views: the batch was committed or closed")
@@ -102,6 +103,11 @@ func (b *Batch) spill() error {
 }
 
 func (b *Batch) scratch() []byte { return b.key[:0] }
+
+func (b *Batch) rowReader(value []byte) *rowReader {
+	b.in = rowReader{rest: value}
+	return &b.in
+}
 
 func (b *Batch) fault(err error) error { return b.views.fault(err) }
 

@@ -13,6 +13,8 @@ import (
 type Reader interface {
 	// scratch is an empty buffer for a key; on a Batch the next call reuses it.
 	scratch() []byte
+	// rowReader is for one row; on a Batch the next call reuses it.
+	rowReader(value []byte) *rowReader
 	// get reads a row. The value is valid until the row is written.
 	get(key []byte) (value []byte, found bool, err error)
 	// iter iterates over the keys in [lower, upper).
@@ -28,9 +30,9 @@ func readRow[T any](r Reader, view string, key []byte, decode func(*rowReader) T
 	if err != nil || !found {
 		return row, false, err
 	}
-	reader := rowReader{rest: value}
-	row = decode(&reader)
-	if err := reader.end(view); err != nil {
+	in := r.rowReader(value)
+	row = decode(in)
+	if err := in.end(view); err != nil {
 		return row, false, r.fault(err)
 	}
 	return row, true, nil

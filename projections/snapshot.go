@@ -28,6 +28,8 @@ func (s *Snapshot) Close() error {
 
 func (s *Snapshot) scratch() []byte { return make([]byte, 0, maxKeySize) }
 
+func (s *Snapshot) rowReader(value []byte) *rowReader { return &rowReader{rest: value} }
+
 func (s *Snapshot) fault(err error) error { return s.views.fault(err) }
 
 func (s *Snapshot) get(key []byte) ([]byte, bool, error) {
