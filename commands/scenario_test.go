@@ -91,12 +91,10 @@ func (b *block) run(w *world) []string {
 // the process must not be met by anybody outside of it: two collections empty
 // every pool.
 func bubble(t *testing.T, test func(t *testing.T)) {
-	empty := func() {
+	defer func() {
 		runtime.GC()
 		runtime.GC()
-	}
-	empty()
-	defer empty()
+	}()
 	synctest.Test(t, test)
 }
 

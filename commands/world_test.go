@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -27,7 +26,7 @@ const serverName = "chat.example"
 // sessions. It lives inside a synctest bubble: time stands still unless a step
 // sleeps.
 type world struct {
-	t       *testing.T
+	t       tester
 	fs      vfs.FS
 	dir     string
 	storeID [16]byte
@@ -46,7 +45,17 @@ type world struct {
 	last     func() []string   // sends the last request again
 }
 
-func newWorld(t *testing.T, quotas bool) *world {
+// tester is what *testing.T and *rapid.T have in common.
+type tester interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Cleanup(func())
+	Context() context.Context
+}
+
+func newWorld(t tester, quotas bool) *world {
 	w := &world{
 		t: t, fs: vfs.NewMem(), dir: "data", storeID: [16]byte{1}, quotas: quotas,
 		vrf:   kt.NewVRFPrivateKey(seedFrom("vrf")),
