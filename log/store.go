@@ -87,7 +87,7 @@ func openStore(fsys vfs.FS, path string, lock *pebble.Lock, o Options, create bo
 		if r.err != nil {
 			return nil, errors.Join(openError(path, r.err), lock.Close())
 		}
-		w.opened.Store(true)
+		w.settle()
 		s.db = r.db
 		if s.fail.get() != nil {
 			return nil, fmt.Errorf("open the store %s: %w", path, s.close())
@@ -152,6 +152,7 @@ type backgroundWatch struct {
 	fail   *failure
 	failed atomic.Int32 // failures since the last success
 	opened atomic.Bool
+	damage atomic.Pointer[error]
 	stuck  chan error // gets the error when the limit is reached while the store is being opened
 }
 
@@ -172,9 +173,22 @@ func (w *backgroundWatch) listener(lg pebble.Logger) *pebble.EventListener {
 	}
 	el.DataCorruption = func(info pebble.DataCorruptionInfo) {
 		w.log.Error("log store: damaged file", slog.String("path", info.Path), slog.Any("error", info.Details))
-		w.fail.set(fmt.Errorf("%w: %w", ErrCorrupt, info.Details))
+		err := fmt.Errorf("%w: %w: %s", ErrCorrupt, info.Details, restoreRemedy)
+		w.damage.CompareAndSwap(nil, &err)
+		if w.opened.Load() {
+			w.fail.set(err)
+		}
 	}
 	return &el
+}
+
+// settle ends the opening. Until then damage did not freeze the disk: Pebble would fail to open with a compaction
+// still running, which then panics.
+func (w *backgroundWatch) settle() {
+	w.opened.Store(true)
+	if err := w.damage.Load(); err != nil {
+		w.fail.set(*err)
+	}
 }
 
 func (w *backgroundWatch) onError(err error) {
