@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"syscall"
 
 	"quicprochat/commands/datadir"
@@ -60,12 +61,29 @@ func exitCode(err error, stderr io.Writer) int {
 	case errors.As(err, &second):
 		return exitSignal + int(second.signal)
 	}
-	fmt.Fprintf(stderr, "quicprochat-server: %v\n", err)
+	fmt.Fprintf(stderr, "quicprochat-server: %s\n", sentence(err))
 	var own *coded
 	if errors.As(err, &own) {
 		return own.code
 	}
 	return exitFailure
+}
+
+// sentence is what is said of an error: one line. Of damage to the log only the
+// finding counts, not what else failed because of it.
+func sentence(err error) string {
+	var damage *log.CorruptError
+	if errors.As(err, &damage) {
+		err = damage
+	}
+	return oneLine(err)
+}
+
+// oneLine is an error's text without line breaks, and without the marks that
+// the store's library leaves in its errors.
+func oneLine(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\n<corruption detail carrier>", "")
+	return strings.ReplaceAll(text, "\n", "; ")
 }
 
 // startError gives an error of the start its exit code: something that another

@@ -17,7 +17,7 @@ import (
 type grammar struct {
 	Serve serveCommand `cmd:"" default:"withargs" help:"Serve until SIGTERM or SIGINT; the first start creates the data directory."`
 	Init  initCommand  `cmd:"" help:"Create the data directory and stop, without serving."`
-	Demo  demoCommand  `cmd:"" help:"Show in half a minute that no message gets lost: two people, one kill -9, one proof."`
+	Demo  demoCommand  `cmd:"" help:"Show that no message gets lost: two people, one kill -9, one proof."`
 
 	Version versionFlag `help:"Print version, commit and Go version."`
 }

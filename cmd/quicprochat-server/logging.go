@@ -25,12 +25,21 @@ func newLogger(w io.Writer, env environment) *slog.Logger {
 		name = "RUST_LOG"
 	}
 	level, understood := parseLevel(env[name])
-	logger := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+	logger := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: plainErrors}))
 	if !understood {
 		logger.Warn("log level not understood, so it is info: use trace, debug, info, warn, error or off",
 			slog.String("variable", name), slog.String("value", env[name]))
 	}
 	return logger
+}
+
+// plainErrors writes an error as its text: some libraries' errors would show
+// stack traces of a hundred lines.
+func plainErrors(_ []string, a slog.Attr) slog.Attr {
+	if err, ok := a.Value.Any().(error); ok && err != nil {
+		a.Value = slog.StringValue(oneLine(err))
+	}
+	return a
 }
 
 // parseLevel reads a level, or the directives of RUST_LOG ("quinn=warn,debug"):
