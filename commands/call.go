@@ -59,7 +59,7 @@ func (c *call) recycle() {
 // begin claims the call for the writer; false when the caller gave up.
 func (c *call) begin() bool { return c.state.CompareAndSwap(callWaiting, callTaken) }
 
-// reply sets the outcome unless decided before, and wakes the caller.
+// fail wakes the caller with an error, whatever was decided.
 func (c *call) fail(err error) {
 	c.resp, c.err = nil, err
 	c.done <- struct{}{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -40,7 +41,11 @@ func (e *Engine) openViews(ctx context.Context, o Options) error {
 		}
 		rebuilt := why != nil
 		if rebuilt {
-			e.logger.WarnContext(ctx, "views are built anew", "cause", why, "from", views.Cursor())
+			level := slog.LevelWarn
+			if why.Reason == projections.Missing { // a new server, or an operator's wish
+				level = slog.LevelInfo
+			}
+			e.logger.Log(ctx, level, "the views are built anew", "cause", why, "from", views.Cursor(), "to", e.log.Size())
 		}
 		start := views.Cursor()
 		err = catchUp(ctx, e, views, rebuilt)
@@ -94,9 +99,8 @@ func catchUp(ctx context.Context, e *Engine, views *projections.Views, rebuilt b
 	})
 	if err == nil {
 		err = r.flush()
-	} else {
-		r.batch.Close()
 	}
+	err = errors.Join(err, r.batch.Close()) // nothing to do when it was committed
 	if err == nil && views.Cursor() != r.to {
 		err = fmt.Errorf("replay ended at %d of %d", views.Cursor(), r.to)
 	}

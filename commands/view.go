@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"quicprochat/kt"
@@ -118,6 +119,9 @@ func (e *Engine) Query(token [32]byte, level pb.Auth_Level) (*View, error) {
 	v.Caller, err = Authorize(v.Reader, token, level, v.Now)
 	if err != nil {
 		v.Release()
+		if damaged := (*projections.RebuildError)(nil); errors.As(err, &damaged) {
+			e.viewsFailed(err) // only the next start can build them anew
+		}
 		return nil, err
 	}
 	e.touch(&v.Caller, v.Now)
