@@ -190,16 +190,21 @@ func TestPowerCut(t *testing.T) {
 			if err := b.Commit(); err != nil {
 				t.Fatal(err)
 			}
-			if rng.IntN(3) == 0 {
-				if _, err := v.Flush(); err != nil {
+			synced = max(synced, uint64(rng.IntN(i+1)))
+			if wait := rng.IntN(4) == 0; wait || rng.IntN(3) == 0 {
+				if wait {
+					synced = uint64(i)
+				}
+				v.MarkSynced(synced)
+				done, err := v.Flush()
+				if err != nil {
 					t.Fatal(err)
 				}
+				if wait {
+					<-done
+				}
 			}
-			if rng.IntN(2) == 0 {
-				synced = uint64(rng.IntN(i + 1))
-				v.MarkSynced(synced)
-				synced = v.mark.synced
-			}
+			v.MarkSynced(synced)
 			if i >= cut {
 				clone = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 25 * rng.IntN(5), RNG: rand.New(rand.NewPCG(seed, uint64(run)))})
 			}
