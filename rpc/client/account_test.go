@@ -199,7 +199,7 @@ func TestLoginStartsOver(t *testing.T) {
 		c := s.dial()
 		alice := newPerson(t, "alice")
 		s.register(t, c, alice)
-		whole := s.scripts[lose]
+		whole := s.script(lose)
 		s.on(lose, func(c *fakeCall) {
 			if c.n == 1 {
 				c.loseAnswer()

@@ -33,7 +33,8 @@ type Config struct {
 	// Default 5; 1 means never again.
 	Attempts int
 	// Timeout bounds one attempt of a call. Default 15 s, the server's own
-	// deadline being 10 s; FetchWait adds the time it waits.
+	// deadline being 10 s. FetchWait adds the time it waits, and long bodies add
+	// what they take at 8 KiB/s.
 	Timeout time.Duration
 	// MaxIdle is after how much silence a connection counts as lost. Default
 	// 30 s; the client keeps an idle connection alive at a third of it.

@@ -22,7 +22,7 @@ var longAgo = time.Unix(1, 0)
 // ctx's, or transport errors.
 func (c *Client) exchange(ctx context.Context, conn *quic.Conn, m *rpc.Method, frame []byte, timeout time.Duration, resp proto.Message) (sent bool, err error) {
 	start := time.Now()
-	deadline := start.Add(timeout)
+	deadline := start.Add(timeout + transferTime(len(frame)))
 	stream, err := openStream(ctx, conn, deadline)
 	if err != nil {
 		return false, c.callError(ctx, m, timeout, err)
@@ -36,7 +36,7 @@ func (c *Client) exchange(ctx context.Context, conn *quic.Conn, m *rpc.Method, f
 	}
 	in := getBuffer()
 	defer putBuffer(in)
-	h, err := roundTrip(stream, frame, in)
+	h, err := roundTrip(ctx, stream, deadline, frame, in)
 	if err != nil {
 		stream.CancelWrite(rpc.CodeShutdown)
 		stream.CancelRead(rpc.CodeShutdown)
@@ -69,7 +69,7 @@ func openStream(ctx context.Context, conn *quic.Conn, deadline time.Time) (*quic
 // roundTrip writes header and body at once, with the FIN close behind, and reads
 // until the server's FIN. A server that refuses a request early stops the
 // stream's sending side; its reply is still read.
-func roundTrip(stream *quic.Stream, frame []byte, in *[]byte) (rpc.ResponseHeader, error) {
+func roundTrip(ctx context.Context, stream *quic.Stream, deadline time.Time, frame []byte, in *[]byte) (rpc.ResponseHeader, error) {
 	_, err := stream.Write(frame)
 	if err == nil {
 		err = stream.Close()
@@ -77,9 +77,47 @@ func roundTrip(stream *quic.Stream, frame []byte, in *[]byte) (rpc.ResponseHeade
 	if stopped := (*quic.StreamError)(nil); err != nil && !errors.As(err, &stopped) {
 		return rpc.ResponseHeader{}, err
 	}
-	h, buf, rerr := rpc.ReadResponse(stream, *in, rpc.MaxResponse)
+	paced := pacedReader{ctx: ctx, stream: stream, deadline: deadline}
+	h, buf, rerr := rpc.ReadResponse(&paced, *in, rpc.MaxResponse)
 	*in = buf
 	return h, rerr
+}
+
+const (
+	// minRate is the slowest transfer that is waited for, in bytes per second; it
+	// is also what servers ask of requests.
+	minRate = 8 << 10
+	// paceStep is how many bytes must have arrived for more time to be given.
+	paceStep = 8 << 10
+)
+
+// transferTime is how long a number of bytes may take beyond the timeout.
+func transferTime(size int) time.Duration {
+	return time.Duration(size) * time.Second / minRate
+}
+
+// pacedReader gives a long answer on a slow link the time it needs: the deadline
+// moves on with the bytes that arrive.
+type pacedReader struct {
+	ctx            context.Context
+	stream         *quic.Stream
+	deadline       time.Time // of the first byte
+	received, last int       // last: when the deadline was moved
+}
+
+func (r *pacedReader) Read(p []byte) (int, error) {
+	n, err := r.stream.Read(p)
+	r.received += n
+	if err == nil && r.received-r.last >= paceStep {
+		r.last = r.received
+		if err := r.stream.SetReadDeadline(r.deadline.Add(transferTime(r.received))); err != nil {
+			return n, err
+		}
+		if r.ctx.Err() != nil { // it may have set its deadline just before
+			r.stream.SetReadDeadline(longAgo)
+		}
+	}
+	return n, err
 }
 
 // callError names the method; that ctx or the Client ended is said in place of

@@ -71,9 +71,8 @@ type fake struct {
 	auth *authority
 	addr string
 
-	early func(*fakeCall) // answers behind the header, if set
-
 	mu      sync.Mutex
+	early   func(*fakeCall) // answers behind the header, if set
 	scripts map[string]func(*fakeCall)
 	bodies  map[string][][]byte // of the calls that came, as they were sent
 	conns   []*quic.Conn
@@ -151,8 +150,11 @@ func (f *fake) serve(ctx context.Context, conn *quic.Conn) {
 func (f *fake) handle(conn *quic.Conn, stream *quic.Stream) {
 	var m *rpc.Method
 	h, frame, err := rpc.ReadRequest(stream, nil, func(h rpc.RequestHeader) (uint32, error) {
-		if f.early != nil {
-			f.early(&fakeCall{fake: f, header: h, conn: conn, stream: stream})
+		f.mu.Lock()
+		early := f.early
+		f.mu.Unlock()
+		if early != nil {
+			early(&fakeCall{fake: f, header: h, conn: conn, stream: stream})
 			return 0, errors.New("answered")
 		}
 		var ok bool
@@ -292,4 +294,11 @@ func eventually(t testing.TB, what string, holds func() bool) {
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// script is what happens with the calls of a method now.
+func (f *fake) script(method string) func(*fakeCall) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.scripts[method]
 }
