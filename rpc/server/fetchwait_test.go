@@ -13,7 +13,7 @@ import (
 
 // pendingCall is a request that was sent and not answered yet.
 type pendingCall struct {
-	t      *testing.T
+	t      testing.TB
 	cancel func()
 	reply  chan reply
 	err    chan error

@@ -18,7 +18,7 @@ import (
 )
 
 // method finds the row of a request message.
-func method(t *testing.T, req proto.Message) *rpc.Method {
+func method(t testing.TB, req proto.Message) *rpc.Method {
 	t.Helper()
 	m, ok := rpc.MethodOf(req)
 	if !ok {

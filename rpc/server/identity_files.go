@@ -16,11 +16,14 @@ const maxCertificateFile = 1 << 20
 const pending = ".new"
 
 // replacePair puts a new pair in the place of the old one, so that a crash at
-// any point leaves a usable pair: the key waits beside until its certificate is
-// in place, and finishReplacement does the last step.
+// any point leaves a usable pair. The key waits beside until its certificate is
+// in place:
 //
-//	key.new written ─ cert.new written ─ cert.new→cert ─ key.new→key
-//	      old pair, key.new dropped  ◄──┤ ├──►  key.new belongs to cert: renamed
+//	1 write key.new
+//	2 write cert.new, rename it to cert    before: the old pair is in place, key.new is dropped
+//	3 rename key.new to key                before: cert is the new one, key.new belongs to it
+//
+// finishReplacement does what a crash left undone.
 func (id *identity) replacePair(cert, key []byte) error {
 	if err := id.write(id.keyPath+pending, key, 0o600); err != nil {
 		return err

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 const serverName = "chat.example.org"
 
 // testContext bounds a whole test, so that a hang fails by itself.
-func testContext(t *testing.T) context.Context {
+func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
@@ -45,14 +45,14 @@ func testContext(t *testing.T) context.Context {
 
 // world is a node with its file system.
 type world struct {
-	t        *testing.T
+	t        testing.TB
 	fs       vfs.FS
 	node     *server.Node
 	registry *prometheus.Registry
 }
 
 // boot starts a node in memory; change may adjust its configuration.
-func boot(t *testing.T, change func(*server.Config)) *world {
+func boot(t testing.TB, change func(*server.Config)) *world {
 	t.Helper()
 	w := &world{t: t, fs: newFS(), registry: prometheus.NewRegistry()}
 	w.start(change)
@@ -86,14 +86,14 @@ func (w *world) stop() {
 	}
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Logf("server: %s", bytes.TrimSpace(b))
 	return len(b), nil
 }
 
-func loopback(t *testing.T) net.PacketConn {
+func loopback(t testing.TB) net.PacketConn {
 	t.Helper()
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -114,7 +114,7 @@ func (w *world) roots() *x509.CertPool {
 	return pool
 }
 
-func readFile(t *testing.T, fs vfs.FS, path string) []byte {
+func readFile(t testing.TB, fs vfs.FS, path string) []byte {
 	t.Helper()
 	f, err := fs.Open(path)
 	if err != nil {
@@ -131,7 +131,7 @@ func readFile(t *testing.T, fs vfs.FS, path string) []byte {
 // conn is a client's connection without any help: tests write their own bytes.
 type conn struct {
 	*quic.Conn
-	t *testing.T
+	t testing.TB
 }
 
 // dial opens a connection. The client takes pushes only as far as limit says.
@@ -261,7 +261,7 @@ func (w *world) unchanged() (check func()) {
 
 // person is a user of the tests, with a home of one device.
 type person struct {
-	t        *testing.T
+	t        testing.TB
 	name     string
 	password []byte
 	identity ed25519.PrivateKey
@@ -269,7 +269,7 @@ type person struct {
 	token    []byte
 }
 
-func newPerson(t *testing.T, name string) *person {
+func newPerson(t testing.TB, name string) *person {
 	return &person{t: t, name: name, password: []byte("password of " + name), identity: keyOf(name + " identity"), device: keyOf(name + " device")}
 }
 

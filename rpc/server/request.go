@@ -49,10 +49,9 @@ func (s *server) receive(r request, refused error) (_ *call, ok bool) {
 			readBuffers.Put(buf)
 		}
 	}()
-	c := &call{server: s, request: r}
-	in := paced{stream: r.stream, began: time.Now()}
-	r.stream.SetReadDeadline(in.began.Add(headerTimeout))
-	header, frame, err := rpc.ReadRequest(&in, *buf, func(h rpc.RequestHeader) (uint32, error) {
+	c := &call{server: s, request: r, in: paced{stream: r.stream}}
+	r.stream.SetReadDeadline(time.Now().Add(headerTimeout))
+	header, frame, err := rpc.ReadRequest(&c.in, *buf, func(h rpc.RequestHeader) (uint32, error) {
 		c.id, c.admitted = h.RequestID, true
 		c.method, _ = rpc.MethodByID(h.Method)
 		switch {
@@ -61,7 +60,7 @@ func (s *server) receive(r request, refused error) (_ *call, ok bool) {
 		case refused != nil:
 			return 0, refused
 		}
-		in.body()
+		c.in.body()
 		return c.method.MaxRequest, nil
 	})
 	if cap(frame) > cap(*buf) {
@@ -121,8 +120,8 @@ func frameRefusal(err error) error {
 // be there in headerTimeout, the body must not fall behind minBodyRate.
 type paced struct {
 	stream *quic.Stream
-	began  time.Time // of the body, once the header was read
-	moving bool
+	began  time.Time // of the body
+	moving bool      // the header was read
 	bytes  int
 }
 
@@ -146,6 +145,7 @@ type call struct {
 	server   *server
 	service  *service
 	request  request
+	in       paced
 	method   *rpc.Method // nil: unknown
 	id       uint32      // req_id of the frame
 	admitted bool        // the header was read
