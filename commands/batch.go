@@ -16,7 +16,7 @@ type PreparedBatch struct {
 }
 
 type batchItem struct {
-	message *outgoing
+	message outgoing
 	refused *Refusal
 }
 
@@ -76,11 +76,12 @@ func BatchEnqueue(tx *Tx, p *PreparedBatch) (*pb.BatchEnqueueResponse, error) {
 	}
 	messages := make([]*placed, len(p.items))
 	results := make([]*pb.BatchEnqueueResponse_Result, len(p.items))
-	for i, item := range p.items {
+	for i := range p.items {
+		item := &p.items[i]
 		refusal := item.refused
 		if refusal == nil {
 			var err error
-			messages[i], err = d.place(item.message)
+			messages[i], err = d.place(&item.message)
 			if refusal = AsRefusal(err); refusal == nil && err != nil {
 				return nil, err
 			}

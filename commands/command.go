@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	pb "quicprochat/proto/qpcv1"
 )
@@ -67,6 +68,9 @@ var requestBuffers = sync.Pool{New: func() any { return new([]byte) }}
 // long requests must not pin their size for ever.
 const pooledBuffer = 64 << 10
 
+// unhashed are the fields that a retry may change.
+var unhashed = [...]protoreflect.Name{"session_token", "request_id"}
+
 // requestHash is the SHA-256 of the deterministic encoding of req without
 // session_token and request_id, and the length of that encoding in bytes. A
 // retry may come under another session, and is found by its id. The two fields
@@ -74,15 +78,20 @@ const pooledBuffer = 64 << 10
 func requestHash(req proto.Message) (hash [32]byte, size int, err error) {
 	m := req.ProtoReflect()
 	fields := m.Descriptor().Fields()
-	for _, name := range []string{"session_token", "request_id"} {
-		field := fields.ByTextName(name)
-		if field == nil || !m.Has(field) {
-			continue
+	var taken [len(unhashed)]protoreflect.Value
+	for i, name := range unhashed {
+		if field := fields.ByName(name); field != nil && m.Has(field) {
+			taken[i] = m.Get(field)
+			m.Clear(field)
 		}
-		value := m.Get(field)
-		m.Clear(field)
-		defer m.Set(field, value)
 	}
+	defer func() {
+		for i, value := range taken {
+			if value.IsValid() {
+				m.Set(fields.ByName(unhashed[i]), value)
+			}
+		}
+	}()
 	buffer := requestBuffers.Get().(*[]byte)
 	encoded, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend((*buffer)[:0], req)
 	if err != nil {

@@ -131,25 +131,34 @@ func (d *delivery) room(device projections.Key) (*room, error) {
 	return q, nil
 }
 
+// messageEvent is the event of one message together with what it points to: one
+// allocation on the path that is taken most.
+type messageEvent struct {
+	event        pb.Event
+	body         pb.Event_MessageEnqueued
+	message      pb.MessageEnqueued
+	id, to, from projections.ID
+	digest       [32]byte
+}
+
 // emit decides a placed message and returns its id, drawn here. Messages are
 // emitted in the order in which they were placed.
-func (d *delivery) emit(p *placed) (projections.ID, error) {
-	id := d.tx.NewID()
+func (d *delivery) emit(p *placed) (*projections.ID, error) {
 	for _, release := range p.released {
 		if err := d.tx.Emit(&pb.Event{Body: &pb.Event_DrainedReleased{DrainedReleased: release}}); err != nil {
-			return id, err
+			return nil, err
 		}
 	}
-	sender := d.tx.Caller().Account
-	d.tx.PutPayload(p.account, id, p.payload)
-	return id, d.tx.Emit(&pb.Event{Body: &pb.Event_MessageEnqueued{MessageEnqueued: &pb.MessageEnqueued{
-		MessageId:     id[:],
-		AccountId:     p.account[:],
-		SenderId:      sender[:],
-		Targets:       p.targets,
-		Skipped:       p.skipped,
-		PayloadSize:   uint32(len(p.payload)),
-		PayloadSha256: p.digest[:],
-		ExpiresMs:     d.tx.Now() + p.ttlMS,
-	}}})
+	e := &messageEvent{id: d.tx.NewID(), to: p.account, from: d.tx.Caller().Account, digest: p.digest}
+	d.tx.PutPayload(e.to, e.id, p.payload)
+	e.event.Body, e.body.MessageEnqueued = &e.body, &e.message
+	e.message.MessageId = e.id[:]
+	e.message.AccountId = e.to[:]
+	e.message.SenderId = e.from[:]
+	e.message.Targets = p.targets
+	e.message.Skipped = p.skipped
+	e.message.PayloadSize = uint32(len(p.payload))
+	e.message.PayloadSha256 = e.digest[:]
+	e.message.ExpiresMs = d.tx.Now() + p.ttlMS
+	return &e.id, d.tx.Emit(&e.event)
 }

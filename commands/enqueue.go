@@ -35,31 +35,30 @@ type recipientName struct {
 // longestTTL is MaxTTL in the unit of ttl_s.
 const longestTTL = uint32(MaxTTL / time.Second)
 
-func newOutgoing(m sendable) (*outgoing, error) {
+func newOutgoing(m sendable) (o outgoing, err error) {
 	switch class := m.GetClass(); class {
 	case pb.MessageClass_NORMAL:
 	case pb.MessageClass_EPHEMERAL:
-		return nil, notSupported("passing messages (class EPHEMERAL) are")
+		return o, notSupported("passing messages (class EPHEMERAL) are")
 	default:
-		return nil, invalid("class %d is unknown", class)
+		return o, invalid("class %d is unknown", class)
 	}
-	o := &outgoing{payload: m.GetPayload()}
+	o.payload = m.GetPayload()
 	field, key := "recipient_key", m.GetRecipientKey()
 	if o.to.isDevice = len(m.GetRecipientDevice()) > 0; o.to.isDevice {
 		field, key = "recipient_device", m.GetRecipientDevice()
 	}
-	var err error
 	if o.to.key, err = keyOf(field, key); err != nil {
-		return nil, err
+		return o, err
 	}
 	ttl := m.GetTtlS()
 	switch n := len(o.payload); {
 	case n == 0:
-		return nil, missing("payload")
+		return o, missing("payload")
 	case n > MaxPayload:
-		return nil, tooLarge("a payload", n, MaxPayload)
+		return o, tooLarge("a payload", n, MaxPayload)
 	case ttl > longestTTL:
-		return nil, invalid("ttl_s is %d, at most %d is allowed", ttl, longestTTL)
+		return o, invalid("ttl_s is %d, at most %d is allowed", ttl, longestTTL)
 	case ttl == 0:
 		ttl = longestTTL
 	}
@@ -70,7 +69,7 @@ func newOutgoing(m sendable) (*outgoing, error) {
 
 // PreparedEnqueue is an EnqueueRequest, checked and hashed outside the writer.
 // Only PrepareEnqueue makes one.
-type PreparedEnqueue struct{ message *outgoing }
+type PreparedEnqueue struct{ message outgoing }
 
 // PrepareEnqueue checks a request as far as that needs no view. The payload must
 // not change until the command is done. Refusals, all BadRequest: MISSING_FIELD,
@@ -93,7 +92,7 @@ func PrepareEnqueue(req *pb.EnqueueRequest) (*PreparedEnqueue, error) {
 // device at all can take it.
 func Enqueue(tx *Tx, p *PreparedEnqueue) (*pb.EnqueueResponse, error) {
 	d := delivery{tx: tx}
-	placed, err := d.place(p.message)
+	placed, err := d.place(&p.message)
 	if err != nil {
 		return nil, err
 	}

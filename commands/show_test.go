@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"testing/synctest"
 	"time"
 	"unicode"
 
@@ -45,7 +44,7 @@ func (w *world) answer(response proto.Message, err error) []string {
 
 // events prints the records that the log got since the last call.
 func (w *world) events() []string {
-	synctest.Wait() // what was sent without waiting for an answer is decided, too
+	w.settle() // what was sent without waiting for an answer is decided, too
 	var lines []string
 	size := w.log.Size()
 	w.check(w.log.Iterate(w.shown, size, func(index uint64, r log.Record) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -35,6 +36,7 @@ type world struct {
 	log     *log.Log
 	engine  *commands.Engine
 
+	settle   func() // waits until nothing moves any more
 	start    time.Time
 	shown    uint64 // log records already printed
 	keys     map[string]ed25519.PrivateKey
@@ -58,9 +60,10 @@ type tester interface {
 func newWorld(t tester, quotas bool) *world {
 	w := &world{
 		t: t, fs: vfs.NewMem(), dir: "data", storeID: [16]byte{1}, quotas: quotas,
-		vrf:   kt.NewVRFPrivateKey(seedFrom("vrf")),
-		start: time.Now(),
-		keys:  map[string]ed25519.PrivateKey{}, tokens: map[string][]byte{}, requests: map[string][]byte{},
+		vrf:    kt.NewVRFPrivateKey(seedFrom("vrf")),
+		settle: synctest.Wait,
+		start:  time.Now(),
+		keys:   map[string]ed25519.PrivateKey{}, tokens: map[string][]byte{}, requests: map[string][]byte{},
 		names: map[string]string{}, counts: map[string]int{},
 	}
 	w.check(w.fs.MkdirAll(w.dir, 0o700))
