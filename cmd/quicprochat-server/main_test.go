@@ -4,18 +4,41 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 )
 
 var update = flag.Bool("update", false, "write the files that tests compare with")
 
 // TestMain lets scripts call this test binary as quicprochat-server.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"quicprochat-server": main})
+	testscript.Main(tidyTests{m}, map[string]func(){"quicprochat-server": main})
+}
+
+// tidyTests runs the tests and leaves neither files nor goroutines.
+type tidyTests struct{ *testing.M }
+
+func (m tidyTests) Run() int {
+	code := m.M.Run()
+	if builtDir != "" {
+		_ = os.RemoveAll(builtDir)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	err := goleak.Find(
+		// Pebble keeps these for the life of the process.
+		goleak.IgnoreTopFunction("github.com/cockroachdb/pebble/v2/vfs.(*diskHealthCheckingFS).startTickerLocked.func1"),
+	)
+	if err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // TestScripts runs the conversations in testdata with the program.

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"quicprochat/commands/datadir"
+	"quicprochat/projections"
+)
+
+// builtDir is where the real program was built; TestMain removes it.
+var builtDir string
+
+// built is the real program, built once for all tests that need it.
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "quicprochat-server-")
+	if err != nil {
+		return "", err
+	}
+	builtDir = dir
+	program := filepath.Join(dir, "quicprochat-server")
+	command := exec.Command("go", "build", "-o", program, ".")
+	command.Stderr = os.Stderr
+	return program, command.Run()
+})
+
+// program builds the real binary.
+func program(t *testing.T) string {
+	t.Helper()
+	path, err := built()
+	if err != nil {
+		t.Fatalf("go build: %v", err)
+	}
+	return path
+}
+
+// serverProcess starts the real binary and kills it at the end of the test.
+func serverProcess(t *testing.T, args ...string) *child {
+	t.Helper()
+	command := exec.Command(program(t), args...)
+	command.Env = withoutSettings(os.Environ())
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	c, err := startChild(ctx, command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.kill() })
+	return c
+}
+
+// stopCleanly ends a server with SIGTERM and expects exit code 0.
+func stopCleanly(t *testing.T, c *child) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := c.stop(ctx); err != nil {
+		t.Fatalf("%v\n%s", err, c.log)
+	}
+}
+
+// TestReadmeCommand starts and stops the command as README.md writes it. Only
+// address and directory are others, by variables.
+func TestReadmeCommand(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const line = "go run ./cmd/quicprochat-server"
+	if !strings.Contains(string(readme), "\n"+line+"\n") {
+		t.Fatalf("README.md does not show the command %q", line)
+	}
+	words := strings.Fields(line)
+	command := exec.Command(words[0], words[1:]...)
+	command.Dir = "../.."
+	dir := filepath.Join(t.TempDir(), "data")
+	command.Env = append(withoutSettings(os.Environ()), "QPC_LISTEN=127.0.0.1:0", "QPC_DATA_DIR="+dir)
+	// The go command and the server form a group, as in a terminal, where Ctrl-C
+	// reaches both.
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	c, err := startChild(ctx, command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(-c.pid(), syscall.SIGKILL) })
+	if err := syscall.Kill(-c.pid(), syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-c.ended:
+		// An interrupted go command ends with 1 itself, but tells the exit
+		// status of a program that did not end with 0.
+		if said := c.log.String(); !strings.Contains(said, "stopping") || strings.Contains(said, "exit status") {
+			t.Errorf("it did not stop cleanly: %s", said)
+		}
+	case <-ctx.Done():
+		t.Fatalf("it did not stop: %s", c.log)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "FORMAT")); err != nil {
+		t.Error(err)
+	}
+}
+
+// viewsState is what the views of a stopped server amount to.
+type viewsState struct {
+	cursor uint64
+	digest projections.Hash
+}
+
+// readViews opens the views of a stopped server.
+func readViews(t *testing.T, dataDir string) viewsState {
+	t.Helper()
+	d, err := datadir.Open(context.Background(), vfs.Default, dataDir, datadir.Options{NoCreate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	l, _, err := d.OpenLog(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	v, err := projections.Open(vfs.Default, dataDir, projections.Options{LogSize: l.Size()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	s := v.Snapshot()
+	defer s.Close()
+	digest, err := projections.Digest(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return viewsState{v.Cursor(), digest}
+}
