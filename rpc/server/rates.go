@@ -129,13 +129,12 @@ func (c *call) loginCharges() ([]charge, error) {
 	if err != nil {
 		return nil, nil
 	}
-	own, err := c.isBoundTo(name)
+	account, own, err := c.boundAs(name)
 	if err != nil {
 		return nil, err
 	}
 	if own {
-		k := bucketKey{kind: kindLoginOwn, a: c.request.connection.bound.Load().caller.Account}
-		return []charge{{key: k, budget: ownLoginRate, tokens: 1}}, nil
+		return []charge{{key: bucketKey{kind: kindLoginOwn, a: account}, budget: ownLoginRate, tokens: 1}}, nil
 	}
 	hash := sha256.Sum256([]byte(name))
 	prefix := c.prefixKey()
@@ -145,18 +144,18 @@ func (c *call) loginCharges() ([]charge, error) {
 	}, nil
 }
 
-// isBoundTo reports whether the connection belongs to a device of the account
-// with this name.
-func (c *call) isBoundTo(name string) (bool, error) {
+// boundAs reports whether the connection belongs to a device of the account with
+// this name, and which account that is.
+func (c *call) boundAs(name string) (projections.ID, bool, error) {
 	b := c.request.connection.bound.Load()
 	if b == nil {
-		return false, nil
+		return projections.ID{}, false, nil
 	}
 	v, err := c.service.engine.View()
 	if err != nil {
-		return false, err
+		return projections.ID{}, false, err
 	}
 	defer v.Release()
 	account, found, err := projections.AccountByName(v.Reader, name)
-	return found && account.ID == b.caller.Account, err
+	return account.ID, found && account.ID == b.caller.Account, err
 }
