@@ -11,8 +11,8 @@ import (
 // ErrFull is what Link.TryPush returns when the client's limits leave no room.
 var ErrFull = errors.New("the client takes no more pushes now")
 
-// Binding ties a connection to a device. It holds the hints that were not sent
-// yet.
+// Binding ties a connection to a device. It remembers what the connection was
+// not told yet: the newest message, and how many there are.
 type Binding struct {
 	hub    *Hub
 	device [32]byte
@@ -20,8 +20,8 @@ type Binding struct {
 	token  [32]byte // guarded by hub.mu
 
 	mu       sync.Mutex
-	pending  []Message
-	resync   bool // hints were dropped since the last successful resync
+	last     Message
+	news     int  // messages since the last push was made
 	queued   bool // in hub.queue, or a worker has it
 	blocked  bool // a goroutine waits in link.Push
 	released bool
@@ -62,7 +62,7 @@ func (b *Binding) Release() {
 	remove(h.sessions, b.token, b)
 	h.mu.Unlock()
 	b.mu.Lock()
-	b.released, b.pending = true, nil
+	b.released = true
 	b.mu.Unlock()
 }
 
@@ -83,108 +83,82 @@ func remove(m map[[32]byte]map[*Binding]struct{}, k [32]byte, b *Binding) {
 	}
 }
 
-// add notes a hint and reports whether the binding must be queued for a worker.
+// add notes a message and reports whether the binding must be queued for a
+// worker.
 func (b *Binding) add(m *Message) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.released:
+	if b.released {
 		return false
-	case b.blocked:
-		b.resync = true // after the one that waits, another must go out
-		return false
-	case b.resync:
-		return false // the resync that is to be sent covers this one too
-	case len(b.pending) >= MaxPending:
-		b.pending, b.resync = b.pending[:0], true
-	default:
-		b.pending = append(b.pending, *m)
 	}
-	if b.queued {
+	b.last = *m
+	b.news++
+	if b.queued || b.blocked {
 		return false
 	}
 	b.queued = true
 	return true
 }
 
-// send is run by one worker at a time: it sends what is pending until nothing
-// is left or the client is full.
-func (b *Binding) send() {
-	var batch []Message
-	for {
-		b.mu.Lock()
-		if b.released || (len(b.pending) == 0 && !b.resync) || b.blocked {
-			b.queued = false
-			b.mu.Unlock()
-			return
-		}
-		resync := b.resync
-		batch, b.pending = b.pending, batch[:0]
-		b.mu.Unlock()
+// take gives what there is to tell; news is 0 when the worker is done with the
+// binding.
+func (b *Binding) take() (last Message, news int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.released || b.blocked || b.news == 0 {
+		b.queued = false
+		return Message{}, 0
+	}
+	last, news = b.last, b.news
+	b.news = 0
+	return last, news
+}
 
-		if resync {
-			b.sendResync()
+// send is run by one worker at a time, until nothing is left to tell or the
+// client takes no more.
+func (b *Binding) send() {
+	for last, news := b.take(); news > 0; last, news = b.take() {
+		push, worth := b.push(&last, news)
+		if !worth {
 			continue
 		}
-		for i := range batch {
-			if !b.sendOne(&batch[i]) {
-				break
-			}
+		if err := b.link.TryPush(pb.PushType_NEW_MESSAGE, push); errors.Is(err, ErrFull) {
+			b.mu.Lock()
+			b.blocked = true
+			b.mu.Unlock()
+			b.hub.running.Go(b.awaitRoom)
 		}
 	}
 }
 
-// sendOne sends one hint; false means that the rest of the batch is covered by
-// a resync or that the connection is gone.
-func (b *Binding) sendOne(m *Message) bool {
-	p := &pb.PushNewMessage{Seq: m.Seq, Size: m.Size, MessageId: m.ID[:]}
-	if m.Size <= MaxInline {
-		data, found, err := b.hub.payload(m.Owner, m.ID)
-		switch {
-		case err != nil:
-			b.hub.logger.Error("push: payload not readable", slog.Any("error", err))
-		case !found:
-			return true // fetched and released already: no news
-		default:
-			p.Payload = data
-		}
+// push tells of one message, or that there are several. It is not worth sending
+// when the message was fetched and released already.
+func (b *Binding) push(m *Message, news int) (p *pb.PushNewMessage, worth bool) {
+	if news > 1 {
+		return &pb.PushNewMessage{Resync: true}, true
 	}
-	switch err := b.link.TryPush(pb.PushType_NEW_MESSAGE, p); {
-	case err == nil:
-		return true
-	case errors.Is(err, ErrFull):
-		b.mu.Lock()
-		b.pending, b.resync = b.pending[:0], true
-		b.mu.Unlock()
+	p = &pb.PushNewMessage{Seq: m.Seq, Size: m.Size, MessageId: m.ID[:]}
+	if m.Size > MaxInline {
+		return p, true
 	}
-	return false
-}
-
-// sendResync sends the one push that stands for all that were dropped. The
-// flag is cleared before it is sent: what comes later is news again.
-func (b *Binding) sendResync() {
-	b.mu.Lock()
-	b.pending, b.resync = b.pending[:0], false
-	b.mu.Unlock()
-	p := &pb.PushNewMessage{Resync: true}
-	if err := b.link.TryPush(pb.PushType_NEW_MESSAGE, p); !errors.Is(err, ErrFull) {
-		return
+	data, found, err := b.hub.payload(m.Owner, m.ID)
+	if err != nil {
+		b.hub.logger.Error("push: payload not readable", slog.Any("error", err))
+		return p, true
 	}
-	b.mu.Lock()
-	b.blocked = true
-	b.mu.Unlock()
-	b.hub.running.Go(b.awaitRoom)
+	p.Payload = data
+	return p, found
 }
 
 // awaitRoom waits, outside the workers, until the client takes a push again.
-// Hints that come meanwhile need another resync: the client may have read its
-// queue between this one and them.
+// What comes meanwhile needs another one: the client may have read its queue
+// between the two.
 func (b *Binding) awaitRoom() {
 	err := b.link.Push(pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{Resync: true})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.blocked = false
-	if err != nil || b.released || !b.resync || b.queued {
+	if err != nil || b.released || b.news == 0 || b.queued {
 		return
 	}
 	b.queued = true

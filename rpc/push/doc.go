@@ -1,7 +1,7 @@
 // Package push tells connected devices that something happened, and wakes the
 // calls that wait for it.
 //
-//	acker ──Publish──▶ Hub ──▶ pending hints of each bound connection
+//	acker ──Publish──▶ Hub ──▶ Binding: what its connection was not told yet
 //	                    │            │ worker: read payload, encode, send
 //	                    │            ▼
 //	                    │       Link.TryPush ──full──▶ one resync, later
@@ -9,11 +9,12 @@
 //	                    └──▶ Link.SessionEnded
 //
 // A push is a hint; the queue is the truth. So nothing here is stored, nothing
-// is retried, and Publish never blocks: when a client does not take its pushes
-// (its stream limit, its flow-control window, or more than MaxPending hints at
-// once), they collapse into one PushNewMessage with resync set, which tells the
-// client to fetch.
+// is retried, and Publish never blocks. One new message is told with its number
+// and, when it is small, its payload. Several that came before a worker got to
+// them, and those that a client's stream limit or flow-control window leaves no
+// room for, are one PushNewMessage with resync set, which tells the client to
+// fetch: the more there is to do, the fewer pushes are sent.
 //
 // The Hub owns which connection is bound to which device and which session it
-// used last. A Binding owns the hints that its connection has not been sent.
+// used last.
 package push

@@ -10,10 +10,6 @@ import (
 // MaxInline is the largest payload, in bytes, that a push carries itself.
 const MaxInline = 16 << 10
 
-// MaxPending is how many hints of one connection may wait to be sent; one more
-// and they collapse into a resync.
-const MaxPending = 32
-
 // workers send pushes: enough to read payloads while a packet is written, few
 // enough to leave the cores to the engine.
 const workers = 2
