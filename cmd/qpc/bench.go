@@ -64,10 +64,11 @@ func (cmd benchEchoCommand) Run(ctx context.Context, a *app) error {
 type benchEnqueueCommand struct {
 	loadFlags
 	Baseline bool `help:"Interleave with the echo server and print the ratio."`
+	Online   bool `help:"Keep the recipients connected, so that each message is pushed as well."`
 }
 
 func (benchEnqueueCommand) Help() string {
-	return `Registers one account per connection, has each send to its own device in a closed loop, and reads the queues afterwards: fewer messages stored than acknowledged is exit status 1.
+	return `Registers a sender and a recipient per connection, drives Enqueue in a closed loop, and reads the queues afterwards: fewer messages stored than acknowledged is exit status 1. The recipients are offline meanwhile; --online has each message pushed to one as well.
 
 Rate limits and quotas would measure themselves. Start the server for it with:
   quicprochat-server --listen 127.0.0.1:5001 --data-dir DIR --limits off`
@@ -82,8 +83,8 @@ func (cmd benchEnqueueCommand) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	server, err := bench.OpenServer(ctx, cfg, load.Connections, func(ready int) {
-		a.progress("%d of %d accounts ready", ready, load.Connections)
+	server, err := bench.OpenServer(ctx, cfg, load.Connections, cmd.Online, func(ready int) {
+		a.progress("%d of %d connections ready", ready, load.Connections)
 	})
 	if err != nil {
 		return limitsHint(err)

@@ -3,8 +3,6 @@ package bench
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -12,75 +10,74 @@ import (
 	"quicprochat/rpc/client"
 )
 
-// Target is a server with one client, one session and one recipient queue per
-// connection: each account sends to its own device, so that every queue is
-// written and can be counted by the client that owns it.
+// Target is a server with one connection, one session and one recipient queue
+// for each of the load's connections. Sender and recipient are two accounts: the
+// recipients stay away while the load runs, as people who are asleep, and come
+// back to have their queues counted.
 type Target struct {
-	clients    []*client.Client
-	recipients [][]byte
+	cfg        client.Config
+	senders    []*client.Client
+	recipients []*account
 }
 
 // OpenEcho connects to an echo server, which knows no accounts: the same frames
 // are sent under a token that nobody checks.
 func OpenEcho(ctx context.Context, cfg client.Config, connections int) (*Target, error) {
-	t := new(Target)
+	t := &Target{cfg: cfg}
 	for range connections {
 		c, err := client.Dial(ctx, cfg)
 		if err != nil {
 			return nil, errors.Join(err, t.Close())
 		}
 		c.SetSession(client.Session{Token: make([]byte, 32), Scope: pb.SessionScope_DEVICE})
-		t.clients = append(t.clients, c)
-		t.recipients = append(t.recipients, make([]byte, ed25519.PublicKeySize))
+		t.senders = append(t.senders, c)
+		t.recipients = append(t.recipients, &account{identity: make([]byte, ed25519.PublicKeySize)})
 	}
 	return t, nil
 }
 
-// OpenServer connects to a server, registers one account per connection under a
-// random name and logs in, with the real password profile. step is told how many
-// are ready.
-func OpenServer(ctx context.Context, cfg client.Config, connections int, step func(ready int)) (*Target, error) {
-	t := new(Target)
+// OpenServer connects to a server, registers two accounts per connection under
+// random names, with the real password profile, and logs the sender in. With
+// online the recipients are connected, too, so that every message is also pushed
+// to one of them. step is told how many connections are ready.
+func OpenServer(ctx context.Context, cfg client.Config, connections int, online bool, step func(ready int)) (*Target, error) {
+	t := &Target{cfg: cfg}
 	for i := range connections {
-		c, err := client.Dial(ctx, cfg)
-		if err != nil {
-			return nil, errors.Join(err, t.Close())
+		if err := t.addPair(ctx, online); err != nil {
+			return nil, errors.Join(fmt.Errorf("accounts of connection %d of %d: %w", i+1, connections, err), t.Close())
 		}
-		t.clients = append(t.clients, c)
-		identity, err := enter(ctx, c)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("account %d of %d: %w", i+1, connections, err), t.Close())
-		}
-		t.recipients = append(t.recipients, identity)
 		step(i + 1)
 	}
 	return t, nil
 }
 
-// enter registers an account and logs in; it returns the identity key.
-func enter(ctx context.Context, c *client.Client) (ed25519.PublicKey, error) {
-	random := make([]byte, 10)
-	_, _ = rand.Read(random) // never fails, by its documentation
-	name, password := "bench-"+hex.EncodeToString(random), []byte(rand.Text())
-	identity, identityKey, err := ed25519.GenerateKey(nil)
+func (t *Target) addPair(ctx context.Context, online bool) error {
+	c, err := client.Dial(ctx, t.cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	_, deviceKey, err := ed25519.GenerateKey(nil)
+	t.senders = append(t.senders, c)
+	recipient, err := register(ctx, c)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if _, err := c.Register(ctx, client.RegisterParams{Username: name, Password: password, IdentityKey: identityKey, DeviceKey: deviceKey}); err != nil {
-		return nil, err
+	t.recipients = append(t.recipients, recipient)
+	if online {
+		if err := recipient.connect(ctx, t.cfg); err != nil {
+			return err
+		}
 	}
-	_, err = c.Login(ctx, name, password, deviceKey)
-	return identity, err
+	sender, err := register(ctx, c)
+	if err != nil {
+		return err
+	}
+	return sender.login(ctx, c)
 }
 
-// Enqueue is a Call: one message into the queue of the connection's own account.
+// Enqueue is a Call: one message into the queue of the connection's recipient.
 func (t *Target) Enqueue(ctx context.Context, connection int, payload []byte) error {
-	_, err := t.clients[connection].Enqueue(ctx, &pb.EnqueueRequest{
-		Recipient: &pb.EnqueueRequest_RecipientKey{RecipientKey: t.recipients[connection]},
+	_, err := t.senders[connection].Enqueue(ctx, &pb.EnqueueRequest{
+		Recipient: &pb.EnqueueRequest_RecipientKey{RecipientKey: t.recipients[connection].identity},
 		Payload:   payload,
 	})
 	return err
@@ -90,8 +87,11 @@ func (t *Target) Enqueue(ctx context.Context, connection int, payload []byte) er
 // messages: each must have size bytes and a message id of its own.
 func (t *Target) Stored(ctx context.Context, size int) (uint64, error) {
 	var stored uint64
-	for i, c := range t.clients {
-		n, err := countQueue(ctx, c, size)
+	for i, recipient := range t.recipients {
+		if err := recipient.connect(ctx, t.cfg); err != nil {
+			return stored, fmt.Errorf("count queue %d: %w", i, err)
+		}
+		n, err := countQueue(ctx, recipient.client, size)
 		if err != nil {
 			return stored, fmt.Errorf("count queue %d: %w", i, err)
 		}
@@ -125,8 +125,13 @@ func countQueue(ctx context.Context, c *client.Client, size int) (uint64, error)
 // Close ends all connections.
 func (t *Target) Close() error {
 	var all error
-	for _, c := range t.clients {
+	for _, c := range t.senders {
 		all = errors.Join(all, c.Close())
+	}
+	for _, recipient := range t.recipients {
+		if recipient.client != nil {
+			all = errors.Join(all, recipient.client.Close())
+		}
 	}
 	return all
 }
