@@ -210,14 +210,14 @@ func (d *demonstration) receive(ctx context.Context) error {
 		return err
 	}
 	if !bytes.Equal(envelope.MessageId, d.messageID) || !bytes.Equal(envelope.Payload, d.request.Payload) {
-		return fmt.Errorf("Bob got message %x, not the %x that Alice sent", envelope.MessageId, d.messageID)
+		return fmt.Errorf("message %x arrived, not the %x that was sent", envelope.MessageId, d.messageID)
 	}
 	text, err := d.bob.read(ctx, d.alice.name, envelope.Payload)
 	if err != nil {
 		return err
 	}
 	if text != demoText {
-		return fmt.Errorf("Bob reads %q", text)
+		return fmt.Errorf("the message reads %q", text)
 	}
 	d.note("exactly one message, byte for byte; opened and its signature checked:")
 	d.note("%q", text)
