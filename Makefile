@@ -2,13 +2,16 @@
 BIN     := bin
 GOFLAGS := -trimpath -buildvcs=true
 
-.PHONY: build test race lint generate docs fuzz clean
+.PHONY: build test worlds race lint generate docs fuzz clean
 
 build: ## the binaries, static, into bin/
 	CGO_ENABLED=0 go build $(GOFLAGS) -o $(BIN)/ ./cmd/...
 
 test: ## what README and .ci/run call first
 	go test ./...
+
+worlds: ## N simulated worlds of a whole server
+	QPC_WORLDS=$(or $(N),1000) go test -count=1 -timeout 0 -v -run '^TestWorlds$$' ./rpc/sim
 
 race: ## the same tests, smaller counts, with the race detector
 	QPC_TEST_SCALE=race go test -race ./...

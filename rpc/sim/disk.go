@@ -1,0 +1,163 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+)
+
+// Disk is a simulated disk: file system in memory, of which what was not synced
+// may be lost. Syncs take time. One Disk serves one life of a server; Crash gives
+// the file system that the next life finds.
+type Disk struct {
+	// Lies, when set, is asked before each sync: true means that it reports
+	// success and does nothing, as a disk with a volatile cache does.
+	Lies func(name string) bool
+	// Fail, when set, is asked before each operation that changes something,
+	// numbered from 1: an error is what the operation returns in place of being
+	// done.
+	Fail func(n int, op errorfs.Op) error
+
+	fs  *vfs.MemFS
+	top vfs.FS
+
+	awake    chan struct{} // closed while syncs take no time
+	syncTime time.Duration
+
+	mu    sync.Mutex
+	rng   *rand.Rand
+	ops   int
+	watch func(n int, op errorfs.Op)
+	files map[string]*content
+}
+
+// content is what is known of a file's bytes, whatever its name becomes.
+type content struct{ unsynced bool }
+
+// NewDisk makes a disk over what an earlier life left; nil is an empty one.
+func NewDisk(fs *vfs.MemFS, rng *rand.Rand) *Disk {
+	if fs == nil {
+		fs = vfs.NewCrashableMem()
+	}
+	d := &Disk{fs: fs, rng: rng, files: map[string]*content{}, awake: make(chan struct{})}
+	close(d.awake)
+	d.top = errorfs.Wrap(&slowFS{FS: fs, disk: d}, errorfs.InjectorFunc(d.operate))
+	return d
+}
+
+// FS is what the server is given.
+func (d *Disk) FS() vfs.FS { return d.top }
+
+// SetWatch has f told of each operation that changes something, before it is
+// done. It may be called while the disk is in use.
+func (d *Disk) SetWatch(f func(n int, op errorfs.Op)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.watch = f
+}
+
+// Ops is how many changing operations were asked for.
+func (d *Disk) Ops() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ops
+}
+
+// operate sees every operation first.
+func (d *Disk) operate(op errorfs.Op) error {
+	if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
+		return nil
+	}
+	d.mu.Lock()
+	d.ops++
+	n, watch := d.ops, d.watch
+	d.mu.Unlock()
+	if watch != nil {
+		watch(n, op)
+	}
+	if d.Fail != nil {
+		return d.Fail(n, op)
+	}
+	return nil
+}
+
+// Slow makes syncs take up to bound, until Quick. It must not be used while a
+// store is opened or closed: those sync under a mutex, and a goroutine that waits
+// for a mutex stops a bubble's clock.
+func (d *Disk) Slow(bound time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if bound > 0 {
+		d.awake, d.syncTime = make(chan struct{}), bound
+	}
+}
+
+// Quick lets syncs take no time from now on, those under way included.
+func (d *Disk) Quick() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.syncTime > 0 {
+		d.syncTime = 0
+		close(d.awake)
+	}
+}
+
+// spin is the time that a sync of a file takes.
+func (d *Disk) spin(name string) {
+	ext := path.Ext(name)
+	if ext != ".log" && ext != ".sst" && path.Base(name) != "anchor" {
+		return
+	}
+	d.mu.Lock()
+	awake, took := d.awake, time.Duration(0)
+	if d.syncTime > 0 {
+		took = time.Duration(d.rng.Int64N(int64(d.syncTime)))
+		if d.rng.IntN(50) == 0 { // a hiccup, as disks have them
+			took = 10 * d.syncTime
+		}
+	}
+	d.mu.Unlock()
+	if took > 0 {
+		select {
+		case <-awake:
+		case <-time.After(took):
+		}
+	}
+}
+
+// within tells whether a path lies in a folder of the data directory, or is a
+// file of it.
+func within(name, part string) bool {
+	return strings.HasPrefix(name, DataDir+"/"+part+"/") || name == DataDir+"/"+part
+}
+
+// Durable is the file system with exactly what was synced.
+func (d *Disk) Durable() *vfs.MemFS { return d.fs.CrashClone(vfs.CrashCloneCfg{}) }
+
+// Crash is the file system after the end of this life. percent is how likely
+// each block and name that was not synced survived: 100 is the end of the process
+// alone, anything below a power cut. The same rng gives the same result.
+func (d *Disk) Crash(percent int, rng *rand.Rand) (*vfs.MemFS, error) {
+	if percent == 100 {
+		return d.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng}), nil
+	}
+	durable := d.Durable()
+	if percent == 0 {
+		return durable, nil
+	}
+	// CrashClone draws in the order of a Go map, which no seed repeats; so what
+	// survives is put together here, in the order of names.
+	all := d.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m := &merger{to: durable, from: all, percent: percent, rng: rng, files: d.files}
+	if err := m.folder("/"); err != nil {
+		return nil, err
+	}
+	return durable.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng}), nil
+}

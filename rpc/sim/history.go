@@ -1,0 +1,175 @@
+package sim
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"quicprochat/rpc/client"
+)
+
+// Outcome is what a caller knows of a call.
+type Outcome int
+
+const (
+	// Unknown: no answer, or one that says that the outcome is unknown.
+	Unknown Outcome = iota
+	// Done: the server said Ok.
+	Done
+	// Refused: the server said that nothing happened.
+	Refused
+)
+
+// outcomeOf takes the error of a call of the SDK that mutates. Only a status
+// says that nothing happened: a call that was never sent counts as unknown too,
+// which promises less.
+func outcomeOf(err error) Outcome {
+	var status *client.StatusError
+	switch {
+	case err == nil:
+		return Done
+	case errors.Is(err, client.ErrOutcomeUnknown):
+		return Unknown
+	case errors.As(err, &status):
+		return Refused
+	}
+	return Unknown
+}
+
+// span is when a call ran, in Unix milliseconds of the world.
+type span struct{ start, end uint64 }
+
+func begin() span { return span{start: nowMS(), end: never} }
+
+func (s *span) finish() { s.end = nowMS() }
+
+func (s span) before(o span) bool { return s.end < o.start }
+
+const never = ^uint64(0)
+
+func nowMS() uint64 { return uint64(time.Now().UnixMilli()) }
+
+// Sent is one message that somebody tried to send. Its payload is unique.
+type Sent struct {
+	span
+	By      *Person
+	To      Key // device
+	Hash    [32]byte
+	Outcome Outcome
+	Message ID // when Done
+}
+
+// Seen is one envelope that somebody was handed.
+type Seen struct {
+	Seq     uint64
+	Message ID
+	Hash    [32]byte
+}
+
+// Read is one Fetch, FetchWait or Peek.
+type Read struct {
+	span
+	Device  Key
+	Drain   bool   // a Fetch without after_seq
+	Confirm bool   // a Fetch with it
+	After   uint64 // what came before the page
+	// SkipsDrained: what a draining read handed out before is left out.
+	SkipsDrained bool
+	Outcome      Outcome
+	Seen         []Seen
+}
+
+// Acked is one Ack.
+type Acked struct {
+	span
+	Device  Key
+	Seqs    []uint64
+	UpTo    uint64
+	Outcome Outcome
+}
+
+// Fact is anything else that was promised: a check against the final state.
+type Fact struct {
+	span
+	What  string
+	Check func(m *Model) error
+}
+
+// Life is the time between two starts of the server.
+type Life struct {
+	span
+	Cause string
+	// Anchored is the size that the disk's anchor named durably at the end.
+	Anchored uint64
+}
+
+// History is what the people of a world were told.
+type History struct {
+	mu    sync.Mutex
+	sent  []*Sent
+	reads []*Read
+	acks  []*Acked
+	facts []Fact
+	lives []Life
+	marks map[uint64][32]byte // anchored sizes and roots seen while running
+	wrong []string            // what went wrong while running
+}
+
+func (h *History) addSent(s *Sent) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sent = append(h.sent, s)
+}
+
+func (h *History) addRead(r *Read) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reads = append(h.reads, r)
+}
+
+func (h *History) addAck(a *Acked) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.acks = append(h.acks, a)
+}
+
+func (h *History) addFact(f Fact) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.facts = append(h.facts, f)
+}
+
+// Wrong notes a broken promise.
+func (h *History) Wrong(what string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.wrong) < 20 && !slices.Contains(h.wrong, what) {
+		h.wrong = append(h.wrong, what)
+	}
+}
+
+// Counts are the sizes of a history, for the summary of a run.
+type Counts struct {
+	Sent, Done, Unknown, Reads, Seen, Acks, Lives, Packets, Lost int
+	Trace                                                        uint64
+}
+
+func (h *History) counts() (c Counts) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.sent {
+		c.Sent++
+		switch s.Outcome {
+		case Done:
+			c.Done++
+		case Unknown:
+			c.Unknown++
+		}
+	}
+	for _, r := range h.reads {
+		c.Seen += len(r.Seen)
+	}
+	c.Reads, c.Acks, c.Lives = len(h.reads), len(h.acks), len(h.lives)
+	return c
+}

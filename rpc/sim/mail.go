@@ -1,0 +1,240 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "quicprochat/proto/qpcv1"
+	"quicprochat/rpc/client"
+)
+
+// payload makes bytes that nobody sent before. Most are short; some do not fit
+// into one packet.
+func (p *Person) payload() []byte {
+	p.sends++
+	text := fmt.Appendf(nil, "%s sends %d in world %d;", p.name, p.sends, p.world.Seed)
+	size := p.rng.IntN(300)
+	if p.rng.IntN(12) == 0 {
+		size = p.rng.IntN(30_000)
+	}
+	for range size {
+		text = append(text, byte('a'+p.rng.IntN(26)))
+	}
+	return text
+}
+
+// ttl is mostly the longest, at times so short that housekeeping is needed.
+func (p *Person) ttl() uint32 {
+	if p.rng.IntN(6) == 0 {
+		return uint32(1 + p.rng.IntN(20))
+	}
+	return 0
+}
+
+func (p *Person) newSent(to *Person, payload []byte) *Sent {
+	s := &Sent{span: begin(), By: p, To: to.DeviceKey(), Hash: hashOf(payload)}
+	p.world.History.addSent(s)
+	return s
+}
+
+// send puts one message into somebody's queue.
+func (p *Person) send(ctx context.Context) {
+	to := p.other()
+	req := &pb.EnqueueRequest{Payload: p.payload(), TtlS: p.ttl()}
+	if p.rng.IntN(2) == 0 {
+		req.Recipient = &pb.EnqueueRequest_RecipientKey{RecipientKey: slice(to.IdentityKey())}
+	} else {
+		req.Recipient = &pb.EnqueueRequest_RecipientDevice{RecipientDevice: slice(to.DeviceKey())}
+	}
+	s := p.newSent(to, req.Payload)
+	resp := new(pb.EnqueueResponse)
+	outcome := p.insist(ctx, req, resp)
+	s.finish()
+	if s.Outcome = outcome; outcome == Done {
+		s.Message = ID(resp.MessageId)
+	}
+}
+
+// insist makes a call and, at times, asks again under the same request_id for an
+// outcome that it was not told.
+func (p *Person) insist(ctx context.Context, req, resp proto.Message) Outcome {
+	err := p.client.Call(ctx, req, resp)
+	var unknown *client.OutcomeError
+	for tries := p.rng.IntN(4); tries > 0 && errors.As(err, &unknown) && unknown.RequestID != nil; tries-- {
+		if !p.pause(ctx) {
+			break
+		}
+		again := proto.Clone(req)
+		setRequestID(again, unknown.RequestID)
+		if err = p.client.Call(ctx, again, resp); err == nil {
+			return Done
+		}
+		// A refusal without a receipt to look at leaves the outcome open.
+		if outcomeOf(err) == Refused && !settles(err) {
+			p.note(err)
+			return Unknown
+		}
+	}
+	p.note(err)
+	return outcomeOf(err)
+}
+
+// settles tells whether a refusal was decided behind the check for a receipt, so
+// that earlier sends of the request had no effect.
+func settles(err error) bool {
+	var status *client.StatusError
+	return errors.As(err, &status) && status.Reason != pb.Reason_REQUEST_ID_TIME &&
+		(status.Status == pb.Status_BadRequest || status.Status == pb.Status_NotFound)
+}
+
+func setRequestID(req proto.Message, id []byte) {
+	switch r := req.(type) {
+	case *pb.EnqueueRequest:
+		r.RequestId = id
+	case *pb.BatchEnqueueRequest:
+		r.RequestId = id
+	case *pb.AckRequest:
+		r.RequestId = id
+	}
+}
+
+// sendBatch sends several messages in one decision.
+func (p *Person) sendBatch(ctx context.Context) {
+	req := &pb.BatchEnqueueRequest{Atomic: p.rng.IntN(2) == 0}
+	var sent []*Sent
+	for range 1 + p.rng.IntN(6) {
+		to := p.other()
+		item := &pb.BatchEnqueueRequest_Item{
+			Recipient: &pb.BatchEnqueueRequest_Item_RecipientKey{RecipientKey: slice(to.IdentityKey())},
+			Payload:   p.payload(), TtlS: p.ttl(),
+		}
+		req.Items = append(req.Items, item)
+		sent = append(sent, p.newSent(to, item.Payload))
+	}
+	resp := new(pb.BatchEnqueueResponse)
+	outcome := p.insist(ctx, req, resp)
+	for i, s := range sent {
+		s.finish()
+		s.Outcome = outcome
+		if outcome != Done {
+			continue
+		}
+		if r := resp.Results[i]; r.Status == pb.Status_Ok {
+			s.Message = ID(r.MessageId)
+		} else {
+			s.Outcome = Refused
+		}
+	}
+}
+
+// read records a page and the calls that led to it.
+func (p *Person) read(r *Read, err error, envelopes []*pb.Envelope) {
+	r.finish()
+	r.Outcome = outcomeOf(err)
+	p.note(err)
+	if client.ReasonOf(err) == pb.Reason_ACK_BEYOND_TAIL {
+		p.world.History.Wrong(fmt.Sprintf("%s: item %d was handed out and lies beyond the tail now", p.name, r.After))
+	}
+	for _, e := range envelopes {
+		r.Seen = append(r.Seen, Seen{e.Seq, ID(e.MessageId), hashOf(e.Payload)})
+	}
+	if err == nil && len(envelopes) > 0 && r.Confirm {
+		p.confirmed = envelopes[p.rng.IntN(len(envelopes))].Seq // of what was read, some is processed
+	}
+	p.world.History.addRead(r)
+}
+
+func (p *Person) newRead() *Read { return &Read{span: begin(), Device: p.DeviceKey()} }
+
+func (p *Person) pageSize() uint32 { return uint32(p.rng.IntN(5)) }
+
+// confirm reads on from what was processed, as the SDK does.
+func (p *Person) confirm(ctx context.Context) {
+	r := p.newRead()
+	r.Confirm, r.After = true, p.confirmed
+	resp, err := p.client.Fetch(ctx, &pb.FetchRequest{AfterSeq: &r.After, MaxItems: p.pageSize()})
+	p.read(r, err, resp.GetEnvelopes())
+}
+
+// wait does the same, and waits for something to come.
+func (p *Person) wait(ctx context.Context) {
+	r := p.newRead()
+	r.Confirm, r.After = true, p.confirmed
+	resp, err := p.client.FetchWait(ctx, &pb.FetchWaitRequest{
+		AfterSeq: &r.After, MaxItems: p.pageSize(), TimeoutMs: uint32(1 + p.rng.IntN(4000)),
+	})
+	p.read(r, err, resp.GetEnvelopes())
+}
+
+// drain takes what lies beyond the cursor.
+func (p *Person) drain(ctx context.Context) {
+	r := p.newRead()
+	r.Drain, r.SkipsDrained = true, true
+	resp, err := p.client.Fetch(ctx, &pb.FetchRequest{MaxItems: p.pageSize()})
+	p.read(r, err, resp.GetEnvelopes())
+}
+
+// peek looks and changes nothing.
+func (p *Person) peek(ctx context.Context) {
+	r := p.newRead()
+	req := &pb.PeekRequest{IncludeDrained: p.rng.IntN(2) == 0, MaxItems: p.pageSize()}
+	if p.confirmed > 0 && p.rng.IntN(2) == 0 {
+		req.FromSeq = p.confirmed
+		r.After = req.FromSeq - 1
+	}
+	resp, err := p.client.Peek(ctx, req)
+	r.SkipsDrained = !req.IncludeDrained
+	p.read(r, err, resp.GetEnvelopes())
+}
+
+// ack removes some of what a look at the queue shows.
+func (p *Person) ack(ctx context.Context) {
+	r := p.newRead()
+	resp, err := p.client.Peek(ctx, &pb.PeekRequest{IncludeDrained: true})
+	p.read(r, err, resp.GetEnvelopes())
+	if err != nil || len(resp.Envelopes) == 0 {
+		return
+	}
+	a := &Acked{span: begin(), Device: p.DeviceKey()}
+	p.world.History.addAck(a)
+	req := &pb.AckRequest{}
+	for _, e := range resp.Envelopes {
+		if p.rng.IntN(3) == 0 {
+			a.Seqs = append(a.Seqs, e.Seq)
+		}
+	}
+	if len(a.Seqs) == 0 || p.rng.IntN(4) == 0 {
+		a.UpTo = resp.Envelopes[p.rng.IntN(len(resp.Envelopes))].Seq
+	}
+	req.Seqs, req.UpTo = a.Seqs, a.UpTo
+	outcome := p.insist(ctx, req, new(pb.AckResponse))
+	a.finish()
+	a.Outcome = outcome
+}
+
+// collect reads and confirms until nothing is left. The world is calm by then.
+func (p *Person) collect(ctx context.Context) error {
+	after := uint64(0)
+	for {
+		r := p.newRead()
+		r.Confirm, r.After = true, after
+		resp, err := p.client.Fetch(ctx, &pb.FetchRequest{AfterSeq: &r.After})
+		p.read(r, err, resp.GetEnvelopes())
+		if err != nil {
+			return err
+		}
+		if gap := resp.GetGap(); gap != nil {
+			after = max(after, gap.UpToSeq)
+		}
+		if n := len(resp.Envelopes); n > 0 {
+			after = max(after, resp.Envelopes[n-1].Seq)
+		} else if resp.GetGap() == nil {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

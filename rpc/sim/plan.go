@@ -1,0 +1,98 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"quicprochat/rpc/server"
+)
+
+// plan is what a seed says about its world, drawn before anything happens.
+type plan struct {
+	people   int
+	length   time.Duration // of the eventful part
+	think    time.Duration // mean pause of a person
+	syncTime time.Duration
+	limits   server.Limits
+	storms   bool // weather changes all the time
+	deaths   []death
+}
+
+// death is how one life of the server ends. Exactly one of after and op counts.
+type death struct {
+	after   time.Duration // since the start
+	op      int           // at the n-th changing file operation since the start …
+	on      string        // … in this part of the data directory; empty: anywhere
+	percent int           // what survives of the unsynced: 100 is a crash of the process alone
+	down    time.Duration // until the next start
+}
+
+func (d death) String() string {
+	what := "power loss"
+	if d.percent == 100 {
+		what = "crash"
+	}
+	if d.op > 0 {
+		return fmt.Sprintf("%s (%d %% survive) at operation %d on %q", what, d.percent, d.op, d.on)
+	}
+	return fmt.Sprintf("%s (%d %% survive) after %v", what, d.percent, d.after)
+}
+
+func drawPlan(rng *rand.Rand) plan {
+	p := plan{
+		people: 2 + rng.IntN(3),
+		length: time.Duration(10+rng.IntN(35)) * time.Second,
+		think:  time.Duration(50+rng.IntN(900)) * time.Millisecond,
+		limits: server.LimitsOff,
+		storms: rng.IntN(3) > 0,
+	}
+	if rng.IntN(4) > 0 {
+		p.syncTime = time.Duration(1+rng.IntN(30)) * time.Millisecond
+	}
+	if rng.IntN(4) == 0 {
+		p.limits = server.LimitsDefault
+	}
+	for range rng.IntN(4) {
+		p.deaths = append(p.deaths, drawDeath(rng, p.length))
+	}
+	return p
+}
+
+func drawDeath(rng *rand.Rand, length time.Duration) death {
+	d := death{
+		percent: []int{0, 10, 50, 90, 100, 100}[rng.IntN(6)],
+		down:    time.Duration(rng.IntN(4000)) * time.Millisecond,
+	}
+	switch rng.IntN(12) {
+	case 0:
+		d.down = time.Duration(rng.IntN(6*24*3600)) * time.Second
+	case 1:
+		d.down = 7*24*time.Hour + time.Duration(1+rng.IntN(48))*time.Hour // needs --accept-time
+	}
+	if rng.IntN(2) == 0 {
+		d.after = time.Duration(rng.Int64N(int64(length)))
+		return d
+	}
+	d.on = []string{"", "log", "anchor", "views"}[rng.IntN(4)]
+	d.op = 1 + rng.IntN(map[string]int{"": 600, "log": 400, "anchor": 120, "views": 30}[d.on])
+	return d
+}
+
+func drawWeather(rng *rand.Rand) Weather {
+	w := Weather{
+		Delay:    time.Duration(rng.IntN(40)) * time.Millisecond,
+		Jitter:   time.Duration(rng.IntN(20)) * time.Millisecond,
+		Holdback: time.Duration(rng.IntN(200)) * time.Millisecond,
+	}
+	if rng.IntN(2) == 0 {
+		w.Loss = rng.Float64() * 0.25
+	}
+	if rng.IntN(3) == 0 {
+		w.Duplicate = rng.Float64() * 0.3
+	}
+	if rng.IntN(3) == 0 {
+		w.Reorder = rng.Float64() * 0.5
+	}
+	return w
+}
