@@ -112,6 +112,35 @@ func TestReadmeCommand(t *testing.T) {
 	}
 }
 
+// TestHangup: SIGHUP to the real program reads the certificate again; one that
+// can't be used leaves the server as it was.
+func TestHangup(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	c := serverProcess(t, "--data-dir", dir, "--listen", "127.0.0.1:0")
+	hangup := func(want string) {
+		t.Helper()
+		if err := c.command.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(20 * time.Second); !strings.Contains(c.log.String(), want); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("no %q in the log: %s", want, c.log)
+			}
+		}
+	}
+	hangup("certificate loaded")
+	if err := os.WriteFile(filepath.Join(dir, "server-cert.der"), []byte("no certificate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hangup("the one in use stays")
+	p, err := newPerson(t.Context(), "alice", c.address, dir)
+	if err != nil {
+		t.Fatalf("after a failed reload: %v", err)
+	}
+	p.close()
+	stopCleanly(t, c)
+}
+
 // viewsState is what the views of a stopped server amount to.
 type viewsState struct {
 	cursor uint64

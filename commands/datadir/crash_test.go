@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -15,8 +16,11 @@ import (
 // createCounting creates a directory on fs with an injector that is told the
 // number of each file operation.
 func createCounting(fs vfs.FS, at func(op int) error) (*Dir, int, error) {
+	var mu sync.Mutex // the store works in the background, too
 	count := 0
 	wrapped := errorfs.Wrap(fs, errorfs.InjectorFunc(func(errorfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
 		count++
 		return at(count)
 	}))
@@ -121,7 +125,7 @@ func TestErrorAtEveryOperation(t *testing.T) {
 	t.Logf("a creation has %d file operations outside of the store", total)
 	failed := 0
 	for op := 1; op <= total; op++ {
-		fs := vfs.NewMem()
+		fs := vfs.NewCrashableMem()
 		d, _, err := createFailing(fs, op)
 		switch {
 		case err == nil:
@@ -133,7 +137,10 @@ func TestErrorAtEveryOperation(t *testing.T) {
 		default:
 			failed++
 		}
-		t.Run(fmt.Sprintf("op=%d", op), func(t *testing.T) { checkRecovered(t, fs) })
+		// A copy, because a store that could not be opened keeps its lock for as
+		// long as its process lives.
+		disk := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))})
+		t.Run(fmt.Sprintf("op=%d", op), func(t *testing.T) { checkRecovered(t, disk) })
 	}
 	if failed < total/2 {
 		t.Errorf("of %d failing operations only %d were noticed", total, failed)
@@ -143,7 +150,10 @@ func TestErrorAtEveryOperation(t *testing.T) {
 // createFailing creates a directory while one file operation fails, and counts
 // them.
 func createFailing(fs vfs.FS, fail int) (d *Dir, count int, err error) {
+	var mu sync.Mutex
 	wrapped := errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if strings.Contains(op.Path+"/", "/log/") {
 			return nil
 		}
