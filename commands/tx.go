@@ -115,10 +115,12 @@ func (tx *Tx) settle() {
 }
 
 // finish ends a command whose decide function returned resp: the receipt goes
-// on the last event, or on one of its own when that one is applied already.
+// on the last event, or on one of its own when that one is applied already or
+// is a key-transparency event, which proofs hand out as it stands: who asked for
+// it, and under which request_id, is nobody else's business.
 func (tx *Tx) finish(c *Command, resp proto.Message) error {
 	if tx.emitted > 0 && len(c.RequestID) > 0 {
-		if tx.pending == nil {
+		if tx.pending == nil || tx.pendingKT != nil {
 			if err := tx.emit(&pb.Event{Body: &pb.Event_RequestAnswered{RequestAnswered: &pb.RequestAnswered{}}}, nil); err != nil {
 				return err
 			}

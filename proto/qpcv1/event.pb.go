@@ -79,7 +79,7 @@ type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Decision time, Unix milliseconds; never below the event before it.
 	TimeMs uint64 `protobuf:"varint,1,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
-	// On the last event of a command that carries a request_id.
+	// On the last event of a command that carries a request_id; see RequestAnswered.
 	Receipt *Receipt `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	// Types that are valid to be assigned to Body:
 	//
@@ -1502,7 +1502,8 @@ func (x *SnapshotTaken) GetDigest() []byte {
 
 // RequestAnswered carries only the receipt of a command whose other events were
 // already applied when its outcome became known (it read its own effects after
-// the last of them).
+// the last of them), or whose last event is a key-transparency event: proofs
+// hand that out, and who asked for it is nobody else's business.
 type RequestAnswered struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
