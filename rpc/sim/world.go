@@ -230,10 +230,16 @@ func (w *World) resurrect(end ending) error {
 	w.logs.note(fmt.Sprintf("--- start after %v, %v down", end.death, end.death.down))
 	err := w.start(end.fs, false)
 	var clock *commands.ClockError
-	if late := end.death.down > 7*24*time.Hour; late != errors.As(err, &clock) {
-		return fmt.Errorf("start %v after the last life: %w", end.death.down, err)
-	} else if late {
+	late := end.death.down > 7*24*time.Hour
+	if errors.As(err, &clock) {
+		// A life after a long pause may have ended before its first event.
+		late = clock.Wall.Sub(clock.Last) > 7*24*time.Hour
 		err = w.start(end.fs, true)
+	} else if late {
+		err = errors.New("it was not asked whether the time is right")
+	}
+	if errors.As(err, &clock) || clock != nil && !late {
+		return fmt.Errorf("start %v after the last life: %w", end.death.down, clock)
 	}
 	if err != nil {
 		return fmt.Errorf("start after %v: %w", end.death, err)
