@@ -59,8 +59,9 @@ func decided[Resp proto.Message](ctx context.Context, c *call, newCommand func()
 	return resp.(Resp), nil
 }
 
-// errDetached tells that a goroutine of its own answers the call: a worker does
-// not wait.
+// errDetached tells that a goroutine of its own answers the call, by running
+// call.later: a worker does not wait. It starts once the worker has let go of the
+// call, whose view both use.
 var errDetached = errors.New("the call is answered later")
 
 // fetchWait serves method 202. The waiter is registered before the queue is
@@ -76,9 +77,8 @@ func (c *call) fetchWait(ctx context.Context, req *pb.FetchWaitRequest) (*pb.Fet
 		w.Release()
 		return resp, err
 	}
-	c.closeView()
 	c.request.recognised()
-	go c.await(w, req, limit)
+	c.later = func() { c.await(w, req, limit) }
 	return nil, errDetached
 }
 

@@ -33,7 +33,8 @@ func (s *server) handle(r request) {
 	call.service = service
 	resp, err := call.serve()
 	if err == errDetached {
-		return // a goroutine of its own answers later, and calls finish
+		go call.later() // answers, and calls finish
+		return
 	}
 	call.answer(resp, err)
 	call.finish()
@@ -154,6 +155,7 @@ type call struct {
 	token    [32]byte // SHA-256 of the session token; zero: none
 	caller   commands.Caller
 	view     *commands.View // of handlers that want one
+	later    func()         // of a call that is answered by a goroutine of its own
 }
 
 // finish ends a call that was begun.
