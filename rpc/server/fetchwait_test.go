@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 	"time"
 
@@ -203,4 +204,24 @@ func TestFetchBeyondTail(t *testing.T) {
 	b.refused(&pb.FetchWaitRequest{SessionToken: bob.token, AfterSeq: &beyond, TimeoutMs: 100}, pb.Status_BadRequest, pb.Reason_ACK_BEYOND_TAIL)
 	b.refused(&pb.AckRequest{SessionToken: bob.token, RequestId: newRequestID(), UpTo: 1}, pb.Status_BadRequest, pb.Reason_ACK_BEYOND_TAIL)
 	unchanged()
+}
+
+// TestFetchWaitWokenAtOnce wakes waiting calls at the very moment at which their
+// worker hands them over. What goes wrong there is for the race detector to see,
+// and shows without it as a lost or a doubled message.
+func TestFetchWaitWokenAtOnce(t *testing.T) {
+	w := boot(t, nil)
+	alice, a := w.join("alice")
+	bob, b := w.join("bob")
+	var after uint64
+	for i := range 200 {
+		waiting := b.begin(&pb.FetchWaitRequest{SessionToken: bob.token, AfterSeq: &after, TimeoutMs: 60_000})
+		text := fmt.Sprintf("message %d", i)
+		must[*pb.EnqueueResponse](a, alice.enqueue(bob, []byte(text)))
+		page := waiting.page()
+		if len(page.GetEnvelopes()) != 1 || string(page.GetEnvelopes()[0].GetPayload()) != text {
+			t.Fatalf("round %d: got %v", i, page)
+		}
+		after = page.GetEnvelopes()[0].GetSeq()
+	}
 }
