@@ -96,7 +96,7 @@ func mustFinish(err error) {
 // Root is the RFC 6962 root of the log with the group's records.
 func (g *Group) Root() kt.Hash { return g.head.root() }
 
-// Discard drops the group without a trace.
+// Discard drops the group without a trace. After Commit, also a failed one, it does nothing.
 func (g *Group) Discard() {
 	if g.batch != nil {
 		g.l.spare = g.groupBuffers
@@ -123,10 +123,12 @@ func (g *Group) Commit() (*Pending, error) {
 		mustFinish(op.Finish())
 	}
 	if !g.batch.Empty() {
-		if err := l.store.applyNoSyncWait(g.batch); err != nil {
+		batch := g.batch
+		g.batch = nil // from here on Pebble's: its write-ahead log may refer to the batch also after an error
+		if err := l.store.applyNoSyncWait(batch); err != nil {
 			return nil, err
 		}
-		p.batch = g.batch
+		p.batch = batch
 		l.count(g, segmentBytes)
 	}
 	full := l.publish(g, p.head.root)
