@@ -9,7 +9,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"quicprochat/log"
 	"quicprochat/projections"
 )
 
@@ -88,14 +87,11 @@ func catchUp(ctx context.Context, e *Engine, views *projections.Views, rebuilt b
 		return nil
 	}
 	r.batch = views.NewBatch()
-	err := e.log.Iterate(r.from, r.to, func(index uint64, rec log.Record) error {
+	err := readAhead(ctx, e.log, r.from, r.to, func(entry *projections.Entry) error {
 		if r.events%1024 == 0 {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			r.progress(ctx, index)
+			r.progress(ctx, entry.Index)
 		}
-		return r.apply(index, rec)
+		return r.apply(entry)
 	})
 	if err == nil {
 		err = r.flush()
@@ -128,27 +124,16 @@ type replayer struct {
 	told     time.Time
 }
 
-func (r *replayer) apply(index uint64, rec log.Record) error {
-	if rec.Erased {
-		return fmt.Errorf("record %d: %w", index, errErased)
-	}
-	ev, err := projections.DecodeEvent(rec.Event)
-	if err != nil {
-		return fmt.Errorf("record %d: %w: run the version that wrote it, or a newer one", index, err)
-	}
-	entry := projections.Entry{Index: index, Leaf: rec.Leaf, Opening: rec.Opening, Raw: rec.Event, Event: ev}
-	if err := entry.Verify(); err != nil {
-		return fmt.Errorf("record %d does not match its leaf (%w): restore the data directory from a backup", index, err)
-	}
-	if s := ev.GetSnapshotTaken(); s != nil && r.digest != nil && s.GetSize() == r.from && string(s.GetDigest()) != string(r.digest[:]) {
+func (r *replayer) apply(entry *projections.Entry) error {
+	if s := entry.Event.GetSnapshotTaken(); s != nil && r.digest != nil && s.GetSize() == r.from && string(s.GetDigest()) != string(r.digest[:]) {
 		return &viewsError{fmt.Errorf("the snapshot at %d has another digest than the log records", r.from)}
 	}
-	if err := projections.Apply(r.batch, &entry); err != nil {
+	if err := projections.Apply(r.batch, entry); err != nil {
 		return &viewsError{err}
 	}
 	r.events++
 	r.batched++
-	r.bytes += len(rec.Event)
+	r.bytes += len(entry.Raw)
 	if r.batched >= catchUpEvents || r.bytes >= catchUpBytes {
 		if err := r.flush(); err != nil {
 			return err
