@@ -115,6 +115,11 @@ func (b *Batch) get(key []byte) ([]byte, bool, error) {
 	if b.store == nil {
 		return nil, false, errBatchClosed
 	}
+	if key[0] == prefixReceipt {
+		if absent, err := b.receiptAbsent(key); absent || err != nil {
+			return nil, false, b.fault(err)
+		}
+	}
 	if !pointCached(key[0]) {
 		value, found, err := getFrom(b.store, key)
 		return value, found, b.fault(err)
@@ -124,6 +129,19 @@ func (b *Batch) get(key []byte) ([]byte, bool, error) {
 		return nil, false, err
 	}
 	return row.value, row.present, nil
+}
+
+// receiptAbsent tells without a look-up, where it can, that a receipt does not
+// exist.
+func (b *Batch) receiptAbsent(key []byte) (bool, error) {
+	if b.views.receipts == nil {
+		recent, err := loadRecentReceipts(b)
+		if err != nil {
+			return false, err
+		}
+		b.views.receipts = recent
+	}
+	return b.views.receipts.absent(key), nil
 }
 
 // cell finds or loads the cell of a point-cached row.
@@ -157,6 +175,9 @@ func (b *Batch) iter(lower, upper []byte) (*pebble.Iterator, error) {
 func (b *Batch) put(key, value []byte) error {
 	if b.store == nil {
 		return errBatchClosed
+	}
+	if key[0] == prefixReceipt && b.views.receipts != nil {
+		b.views.receipts.note(key)
 	}
 	if !pointCached(key[0]) {
 		return b.store.Set(key, value, nil)

@@ -180,7 +180,7 @@ func (v *Views) pebbleOptions(o Options) *pebble.Options {
 			DataCorruption:  func(info pebble.DataCorruptionInfo) { _ = v.fault(info.Details) },
 		},
 	}
-	// Most commands ask for a receipt that does not exist.
+	// A receipt that is looked for mostly does not exist.
 	options.Levels[0].FilterPolicy = bloom.FilterPolicy(10) // lower levels inherit it
 	return options
 }

@@ -51,8 +51,9 @@ type Views struct {
 	flushed atomic.Uint64
 
 	// Owned by the writer.
-	cache *pointCache
-	batch *Batch
+	cache    *pointCache
+	receipts *recentReceipts // nil until a receipt is looked for
+	batch    *Batch
 }
 
 // Cursor is the number of events applied and committed.
