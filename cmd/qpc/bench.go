@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -16,6 +17,9 @@ import (
 type benchCommand struct {
 	Echo      benchEchoCommand      `cmd:"" help:"Drive a bare QUIC echo server, which is the ceiling."`
 	Enqueue   benchEnqueueCommand   `cmd:"" help:"Drive Enqueue at --server, and count what was stored."`
+	Fetch     benchFetchCommand     `cmd:"" help:"Drain full queues at --server, against bare answers of the same size."`
+	Login     benchLoginCommand     `cmd:"" help:"Log in at --server, against the CPU of the OPAQUE library alone."`
+	Idle      benchIdleCommand      `cmd:"" help:"Weigh idle connections at --server, against a bare QUIC server."`
 	ServeEcho benchServeEchoCommand `cmd:"" hidden:"" help:"Run the echo server and print where it listens."`
 }
 
@@ -53,7 +57,7 @@ func (cmd benchEchoCommand) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	target, stop, err := startEcho(ctx, load.Connections)
+	target, stop, err := openEcho(ctx, load.Connections, echoAnswer{})
 	if err != nil {
 		return err
 	}
@@ -92,7 +96,7 @@ func (cmd benchEnqueueCommand) Run(ctx context.Context, a *app) error {
 	defer server.Close()
 	var echo *bench.Target
 	if cmd.Baseline {
-		target, stop, err := startEcho(ctx, load.Connections)
+		target, stop, err := openEcho(ctx, load.Connections, echoAnswer{})
 		if err != nil {
 			return err
 		}
@@ -142,7 +146,10 @@ func (a *app) progress(format string, args ...any) {
 	fmt.Fprintf(file, "\r\x1b[K"+format, args...)
 }
 
-func (a *app) printReport(report *bench.Report) error {
+// measurement is what every bench ends with.
+type measurement interface{ Print(io.Writer) error }
+
+func (a *app) printReport(report measurement) error {
 	if a.JSON {
 		return json.NewEncoder(a.stdout).Encode(report)
 	}

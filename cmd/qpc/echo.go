@@ -28,10 +28,25 @@ type whereabouts struct {
 	CA []byte `json:"ca"`
 }
 
-type benchServeEchoCommand struct{}
+// echoAnswer says what the echo server answers: an EnqueueResponse, or a page of
+// messages.
+type echoAnswer struct {
+	Page    int `hidden:""`
+	Payload int `hidden:""`
+}
+
+// bytes has as many bytes as the real server's answer.
+func (e echoAnswer) bytes() ([]byte, error) {
+	if e.Page > 0 {
+		return proto.Marshal(bench.PageAnswer(e.Page, e.Payload))
+	}
+	return proto.Marshal(&pb.EnqueueResponse{MessageId: make([]byte, 16), ServerTimeMs: uint64(time.Now().UnixMilli())})
+}
+
+type benchServeEchoCommand struct{ echoAnswer }
 
 // Run serves until stdin ends: the parent's death ends it too.
-func (benchServeEchoCommand) Run(ctx context.Context, a *app) error {
+func (cmd benchServeEchoCommand) Run(ctx context.Context, a *app) error {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		_, _ = io.Copy(io.Discard, a.stdin)
@@ -45,7 +60,11 @@ func (benchServeEchoCommand) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	server, err := echo.Listen(socket, certificate, enqueueAnswer())
+	answer, err := cmd.bytes()
+	if err != nil {
+		return err
+	}
+	server, err := echo.Listen(socket, certificate, answer)
 	if err != nil {
 		return err
 	}
@@ -56,52 +75,62 @@ func (benchServeEchoCommand) Run(ctx context.Context, a *app) error {
 	return errors.Join(server.Serve(ctx), server.Close())
 }
 
-// enqueueAnswer has as many bytes as the server's EnqueueResponse.
-func enqueueAnswer() []byte {
-	answer, err := proto.Marshal(&pb.EnqueueResponse{MessageId: make([]byte, 16), ServerTimeMs: uint64(time.Now().UnixMilli())})
-	if err != nil {
-		panic(err) // a message of constants
-	}
-	return answer
+// echoProcess is an echo server in a second process, so that both share the
+// machine as client and server do.
+type echoProcess struct {
+	config client.Config
+	pid    int
+	stop   func()
 }
 
-// startEcho runs the echo server as a second process, so that both share the
-// machine as client and server do, and connects to it.
-func startEcho(ctx context.Context, connections int) (target *bench.Target, stop func(), err error) {
+func startEcho(ctx context.Context, answer echoAnswer) (*echoProcess, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	command := exec.CommandContext(ctx, self, "bench", "serve-echo")
+	command := exec.CommandContext(ctx, self, "bench", "serve-echo",
+		fmt.Sprintf("--page=%d", answer.Page), fmt.Sprintf("--payload=%d", answer.Payload))
 	command.Stderr = os.Stderr
 	stdin, err := command.StdinPipe()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	stdout, err := command.StdoutPipe()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := command.Start(); err != nil {
-		return nil, nil, fmt.Errorf("start the echo server: %w", err)
+		return nil, fmt.Errorf("start the echo server: %w", err)
 	}
-	end := func() {
+	process := &echoProcess{pid: command.Process.Pid, stop: func() {
 		_ = stdin.Close()
 		_ = command.Wait()
-	}
+	}}
 	var at whereabouts
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
 	if err == nil {
 		err = json.Unmarshal(line, &at)
 	}
-	if err == nil {
-		target, err = bench.OpenEcho(ctx, client.Config{Addr: at.Addr, CACert: at.CA}, connections)
-	}
 	if err != nil {
-		end()
+		process.stop()
+		return nil, fmt.Errorf("echo server: %w", err)
+	}
+	process.config = client.Config{Addr: at.Addr, CACert: at.CA}
+	return process, nil
+}
+
+// openEcho starts an echo server and connects to it.
+func openEcho(ctx context.Context, connections int, answer echoAnswer) (target *bench.Target, stop func(), err error) {
+	process, err := startEcho(ctx, answer)
+	if err != nil {
+		return nil, nil, err
+	}
+	target, err = bench.OpenEcho(ctx, process.config, connections)
+	if err != nil {
+		process.stop()
 		return nil, nil, fmt.Errorf("echo server: %w", err)
 	}
-	return target, func() { _ = target.Close(); end() }, nil
+	return target, func() { _ = target.Close(); process.stop() }, nil
 }
 
 func isTerminal(file *os.File) bool { return term.IsTerminal(int(file.Fd())) }

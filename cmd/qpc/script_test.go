@@ -48,11 +48,15 @@ func setupScript(env *testscript.Env) error {
 }
 
 // startServer boots a server on loopback and points the script's environment at
-// it.
-func startServer(ts *testscript.TestScript, _ bool, _ []string) {
+// it: server [unlimited]
+func startServer(ts *testscript.TestScript, _ bool, args []string) {
+	limits := server.LimitsDefault
+	if len(args) > 0 && args[0] == "unlimited" {
+		limits = server.LimitsOff
+	}
 	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
 	ts.Check(err)
-	node, err := server.Boot(context.Background(), server.Config{Dir: ts.MkAbs("data"), PacketConn: socket, Version: "test"})
+	node, err := server.Boot(context.Background(), server.Config{Dir: ts.MkAbs("data"), PacketConn: socket, Limits: limits, Version: "test"})
 	ts.Check(err)
 	ts.Defer(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -63,6 +67,7 @@ func startServer(ts *testscript.TestScript, _ bool, _ []string) {
 	})
 	ts.Setenv("QPC_SERVER", node.Addr().String())
 	ts.Setenv("QPC_CA_CERT", node.CAFile())
+	ts.Setenv("SERVER_PID", strconv.Itoa(os.Getpid()))
 }
 
 // wantStatus runs a program that must end with the exit status given:
