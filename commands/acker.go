@@ -11,7 +11,10 @@ func (e *Engine) syncGroups() {
 	defer close(e.synced)
 	for g := range e.committed {
 		if g.pending != nil {
-			if err := g.pending.Wait(); err != nil {
+			e.stall.log.began()
+			err := g.pending.Wait()
+			e.stall.log.ended()
+			if err != nil {
 				e.fail(fmt.Errorf("sync the log: %w", err))
 			} else {
 				e.views.MarkSynced(g.pending.Size())
@@ -55,7 +58,10 @@ func (e *Engine) anchor(round []*group) {
 			continue
 		}
 		if e.Err() == nil {
-			if err := e.log.WriteAnchor(p.Size(), p.Root()); err != nil {
+			e.stall.anchor.began()
+			err := e.log.WriteAnchor(p.Size(), p.Root())
+			e.stall.anchor.ended()
+			if err != nil {
 				e.fail(fmt.Errorf("write the head anchor: %w", err))
 			}
 		}

@@ -35,6 +35,12 @@ func NewCommand[Resp proto.Message](rule *pb.Rule, req proto.Message, decide fun
 			return response.ProtoReflect().New().Interface()
 		},
 	}
+	switch rule.GetWhenFull() {
+	case pb.WhenFull_SERVED:
+		c.WorksWhenFull = true
+	case pb.WhenFull_WITH_SESSION:
+		c.WorksWhenFull = c.Token != [32]byte{}
+	}
 	if rule.GetRetry() != pb.Retry_REQUEST_ID {
 		c.Size = proto.Size(req)
 		return c, nil

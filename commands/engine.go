@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,9 @@ type Command struct {
 	// cleared (deterministic marshal).
 	RequestID   []byte
 	RequestHash [32]byte
+	// WorksWhenFull: the command frees space, or is needed for that, and passes
+	// while the disk is nearly full (Options.MinFree).
+	WorksWhenFull bool
 	// Decide is the decide function with its request bound. It may still run
 	// after Do returned because its context ended.
 	Decide func(*Tx) (proto.Message, error)
@@ -45,6 +49,10 @@ type Options struct {
 	Dir string   // data directory; the engine owns views/ and snapshots/ in it
 	// Quotas is false with --limits off: no queue and sender quotas.
 	Quotas bool
+	// MinFree is the share of the disk in percent below which only commands pass
+	// that WorksWhenFull; 0: never. A ballast file of the engine's lies in Dir
+	// while there is room.
+	MinFree int
 	// AcceptTime starts although the clock contradicts the log (--accept-time).
 	AcceptTime bool
 	Logger     *slog.Logger // nil: slog.Default
@@ -65,6 +73,7 @@ type Engine struct {
 	dir    string
 	logger *slog.Logger
 	clock  *clock
+	space  *space
 
 	calls     *sync.Pool // of *call
 	queue     *queue
@@ -79,6 +88,7 @@ type Engine struct {
 	hooks   atomic.Pointer[[]func(Published)]
 	hooking sync.Mutex
 
+	stall    stall
 	touches  touches
 	counters counters
 
@@ -120,9 +130,13 @@ func Start(ctx context.Context, o Options) (*Engine, error) {
 	go e.publishGroups()
 	background, quit := context.WithCancel(context.Background())
 	e.quit = quit
-	e.keepers.Add(2)
-	go e.keepHouse(background)
-	go e.keepSnapshots(background, o.SnapshotEvery)
+	e.keepers.Go(func() { e.keepHouse(background) })
+	e.keepers.Go(func() { e.keepSnapshots(background, o.SnapshotEvery) })
+	e.keepers.Go(func() { e.watchSyncs(background) })
+	if e.space.begin() {
+		e.keepers.Go(func() { e.keepSpace(background) })
+		e.keepers.Go(func() { e.reclaimSpace(background) })
+	}
 	return e, nil
 }
 
@@ -142,6 +156,7 @@ func newEngine(o Options) *Engine {
 	if e.logger == nil {
 		e.logger = slog.Default()
 	}
+	e.space = newSpace(o, e.logger)
 	e.payload = e.Payload
 	e.hooks.Store(new([]func(Published)))
 	return e
@@ -165,6 +180,9 @@ func (e *Engine) Do(ctx context.Context, c *Command) (proto.Message, error) {
 	if ctx.Err() != nil {
 		return nil, deadline(ctx, "the request's time was over: it was not executed")
 	}
+	if err := e.stall.check(); err != nil {
+		return nil, err
+	}
 	p := e.newCall(c)
 	if err := e.queue.push(p); err != nil {
 		p.recycle()
@@ -173,7 +191,8 @@ func (e *Engine) Do(ctx context.Context, c *Command) (proto.Message, error) {
 	return p.wait(ctx)
 }
 
-// Ready is nil when mutations are accepted, else the Refusal they would get.
+// Ready is nil when mutations are accepted, else the Refusal that they get, on a
+// full disk all but those that free space.
 func (e *Engine) Ready() error {
 	e.queue.mu.Lock()
 	closed := e.queue.closed
@@ -181,7 +200,7 @@ func (e *Engine) Ready() error {
 	if closed != nil {
 		return closed
 	}
-	return e.clock.check()
+	return cmp.Or(e.stall.check(), e.clock.check(), e.space.check())
 }
 
 // Now is the server's time in Unix milliseconds: max(wall clock, last event).
@@ -223,6 +242,7 @@ func (e *Engine) fail(cause error) {
 		e.failure.Store(&cause)
 		e.logger.Error("engine failed: restart the server, the log tells what is durable", "cause", cause)
 		e.queue.close(errStorage)
+		e.space.release(cause)
 		if e.views != nil {
 			e.views.Fail(cause)
 		}

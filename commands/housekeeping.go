@@ -15,6 +15,14 @@ const (
 	// housekeepingEvery is how often expired things are looked for. Deciding
 	// treats them as absent at once; this only bounds how long they take room.
 	housekeepingEvery = 10 * time.Second
+	// spaceEvery is how often the free space of the disk is looked at, and how
+	// old a sync has got.
+	spaceEvery = time.Second
+	// reclaimEvery is how often, while the disk is full, released payloads are
+	// looked for whose room can be had back.
+	reclaimEvery = time.Minute
+	// reclaimRoom bounds the room that having it back takes for a while, in bytes.
+	reclaimRoom = 256 << 20
 	// flushEvery is how often the views are flushed when anything was applied.
 	flushEvery = 30 * time.Second
 	// snapshotCheckEvery is how often a snapshot may be found due.
@@ -32,7 +40,6 @@ const (
 // keepHouse runs housekeeping on a timer: as commands, through the same queue as
 // everybody's, so that what expires does so at one point of the log.
 func (e *Engine) keepHouse(ctx context.Context) {
-	defer e.keepers.Done()
 	expire, flush := time.NewTicker(housekeepingEvery), time.NewTicker(flushEvery)
 	defer expire.Stop()
 	defer flush.Stop()
@@ -89,7 +96,6 @@ func (e *Engine) expireAll(ctx context.Context) {
 // keepSnapshots copies the views to snapshots/ when enough happened since the
 // last copy, records it in the log and drops older ones.
 func (e *Engine) keepSnapshots(ctx context.Context, every uint64) {
-	defer e.keepers.Done()
 	if every == 0 {
 		every = defaultSnapshotEvery
 	}
@@ -103,6 +109,9 @@ func (e *Engine) keepSnapshots(ctx context.Context, every uint64) {
 		case <-e.failed:
 			return
 		case <-timer.C:
+		}
+		if e.space.full.Load() {
+			continue // a snapshot takes room, and is only a help
 		}
 		fresh, err := e.eventsSinceSnapshot()
 		if err == nil && (fresh >= every || (fresh >= snapshotMinEvents && time.Since(began) >= snapshotAge)) {
@@ -162,4 +171,69 @@ func (e *Engine) dropSnapshots() error {
 		sizes = sizes[1:]
 	}
 	return errors.Join(errs...)
+}
+
+// keepSpace looks at the disk, moves its gate and keeps the ballast.
+func (e *Engine) keepSpace(ctx context.Context) {
+	timer := time.NewTicker(spaceEvery)
+	defer timer.Stop()
+	for {
+		e.space.keepBallast()
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.failed:
+			return
+		case <-timer.C:
+			e.space.look()
+		}
+	}
+}
+
+// reclaimSpace has the room of released payloads given back while the disk is
+// full. The store does so by itself only as new data comes in, and then none
+// does.
+func (e *Engine) reclaimSpace(ctx context.Context) {
+	timer := time.NewTicker(reclaimEvery)
+	defer timer.Stop()
+	done := uint64(0) // releases whose room was given back; those of earlier runs never were looked at
+	for first := true; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.failed:
+			return
+		case <-timer.C:
+		}
+		released := e.log.Counters().Released
+		if !e.space.full.Load() || (released == done && !first) {
+			continue
+		}
+		first = false
+		began := time.Now()
+		if err := e.log.Reclaim(ctx, min(reclaimRoom, e.space.free.Load()/2)); err != nil {
+			if ctx.Err() == nil {
+				e.logger.WarnContext(ctx, "the room of released messages is not given back yet", "cause", err)
+			}
+			continue
+		}
+		done = released
+		e.logger.InfoContext(ctx, "gave back the room of released messages", "took", time.Since(began))
+	}
+}
+
+// watchSyncs notices a sync that takes longer than commitDeadline.
+func (e *Engine) watchSyncs(ctx context.Context) {
+	timer := time.NewTicker(spaceEvery)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.failed:
+			return
+		case <-timer.C:
+			e.stall.look(e.logger)
+		}
+	}
 }

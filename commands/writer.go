@@ -169,6 +169,10 @@ func (w *writer) execute(c *Command) (resp proto.Message, err error) {
 			return kept, err
 		}
 	}
+	// Behind the receipts: what was decided before is told also on a full disk.
+	if err := w.e.space.refuse(c); err != nil {
+		return nil, err
+	}
 	resp, err = c.Decide(tx)
 	if err != nil {
 		if tx.failed != nil {

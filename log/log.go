@@ -207,19 +207,5 @@ func (l *Log) Failed() <-chan struct{} { return l.fail.ch }
 
 // Compact makes erasures and releases physical: it rewrites the stored files without what was deleted.
 func (l *Log) Compact(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() { // a failed log's disk takes nothing, and Pebble would wait for it
-		select {
-		case <-l.fail.ch:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	for _, r := range []keyRange{segmentRange(), payloadRange()} {
-		if err := l.store.db.Compact(ctx, r.lower, r.upper, false); err != nil {
-			return fmt.Errorf("compact the log: %w", err)
-		}
-	}
-	return l.fail.get()
+	return l.rewrite(ctx, segmentRange(), payloadRange())
 }

@@ -32,7 +32,8 @@ const maxRequestCeiling = 8 << 20
 // field 1, bytes, exactly where auth is not NONE, and field 1 is nothing else;
 // request_id is a bytes field exactly where retry is REQUEST_ID; after_seq is an
 // optional uint64 exactly where retry is AFTER_SEQ; a call that mutates has a
-// retry kind other than NONE; nothing is streaming.
+// retry kind other than NONE, and no other has when_full; nothing is
+// streaming.
 func CheckTable() error {
 	t, err := theTable()
 	if err == nil && len(t.methods) == 0 {
@@ -106,6 +107,19 @@ func checkRule(m *Method, faults *faultList) {
 	}
 	if rule.Mutates && rule.Retry == pb.Retry_NONE {
 		faults.add(m.Name, "mutates, so its retry kind can't be NONE")
+	}
+	switch rule.WhenFull {
+	case pb.WhenFull_REFUSED:
+	case pb.WhenFull_SERVED:
+		if !rule.Mutates {
+			faults.add(m.Name, "when_full is for calls that mutate; reads are always served")
+		}
+	case pb.WhenFull_WITH_SESSION:
+		if !rule.Mutates || rule.Auth != pb.Auth_OPTIONAL {
+			faults.add(m.Name, "when_full WITH_SESSION is for calls that mutate with auth OPTIONAL")
+		}
+	default:
+		faults.add(m.Name, "when_full %d is unknown", rule.WhenFull)
 	}
 	if m.MaxRequest > maxRequestCeiling {
 		faults.add(m.Name, "max_request %d is over %d bytes", m.MaxRequest, maxRequestCeiling)

@@ -63,7 +63,8 @@ Frames: [formats/wire.md](formats/wire.md).
   ` + "`request_id`" + ` (UUIDv7 with the server's time, ± 24 h) and the same content, performed once. AFTER_SEQ: with the same
   ` + "`after_seq`" + `. CONTENT: the same content again is Ok. ONE_SHOT: not at all, start over.
 - **limit**: longest request body in bytes.
-- **writes**: the call may append events to the log. **waits**: it may take longer than the deadline of 10 s.
+- **writes**: the call may append events to the log; *when full*: also while the server's disk is nearly full, when others
+  get Unavailable DISK_FULL, because it frees space or is needed to. **waits**: it may take longer than the deadline of 10 s.
 `)
 	service := ""
 	for _, m := range Methods() {
@@ -77,7 +78,7 @@ Frames: [formats/wire.md](formats/wire.md).
 			t.Errorf("%s has no comment in the schema", m)
 		}
 		fmt.Fprintf(&b, "| %d | `%s` | %s | %s | %s | %d | %s | %s | %s |\n", m.ID, m.Name, m.Rule.Auth, m.Rule.Rate, m.Rule.Retry,
-			m.MaxRequest, yes(m.Rule.Mutates), yes(m.Rule.Waits), strings.ReplaceAll(summary[m.Name], "|", `\|`))
+			m.MaxRequest, writes(m.Rule), yes(m.Rule.Waits), strings.ReplaceAll(summary[m.Name], "|", `\|`))
 	}
 	b.WriteString("\n## Statuses\n\n| status | name |\n|---|---|\n")
 	for s := pb.Status(0); s < 256; s++ {
@@ -86,6 +87,16 @@ Frames: [formats/wire.md](formats/wire.md).
 		}
 	}
 	return b.String()
+}
+
+func writes(r *pb.Rule) string {
+	switch r.WhenFull {
+	case pb.WhenFull_SERVED:
+		return "yes, when full"
+	case pb.WhenFull_WITH_SESSION:
+		return "yes, when full with a session"
+	}
+	return yes(r.Mutates)
 }
 
 func yes(b bool) string {

@@ -44,10 +44,11 @@ func program(t *testing.T) string {
 }
 
 // serverProcess starts the real binary and kills it at the end of the test.
+// How full the test's disk is is no matter.
 func serverProcess(t *testing.T, args ...string) *child {
 	t.Helper()
 	command := exec.Command(program(t), args...)
-	command.Env = withoutSettings(os.Environ())
+	command.Env = append(withoutSettings(os.Environ()), "QPC_MIN_FREE=0")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	c, err := startChild(ctx, command)
@@ -83,7 +84,7 @@ func TestReadmeCommand(t *testing.T) {
 	command := exec.Command(words[0], words[1:]...)
 	command.Dir = "../.."
 	dir := filepath.Join(t.TempDir(), "data")
-	command.Env = append(withoutSettings(os.Environ()), "QPC_LISTEN=127.0.0.1:0", "QPC_DATA_DIR="+dir)
+	command.Env = append(withoutSettings(os.Environ()), "QPC_LISTEN=127.0.0.1:0", "QPC_DATA_DIR="+dir, "QPC_MIN_FREE=0")
 	// The go command and the server form a group, as in a terminal, where Ctrl-C
 	// reaches both.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

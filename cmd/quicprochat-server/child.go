@@ -30,7 +30,8 @@ func startSelf(ctx context.Context, dataDir, listen string) (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("can't find this program's file: %w", err)
 	}
-	command := exec.Command(program, "serve", "--data-dir", dataDir, "--listen", listen)
+	// A demonstration works on a nearly full disk, too, and needs no ballast.
+	command := exec.Command(program, "serve", "--data-dir", dataDir, "--listen", listen, "--min-free", "0")
 	command.Env = append(withoutSettings(os.Environ()), "QPC_LOG=info")
 	return startChild(ctx, command)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -28,7 +29,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &serveCommand{
-		Listen: "0.0.0.0:5001", Limits: "default", directoryFlags: directoryFlags{DataDir: "data"},
+		Listen: "0.0.0.0:5001", Limits: "default", MinFree: 8, directoryFlags: directoryFlags{DataDir: "data"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("without flags: %+v, want %+v", got, want)
@@ -52,6 +53,7 @@ func TestFlagBeatsEnvironmentBeatsDefault(t *testing.T) {
 		{"--tls-cert", "QPC_TLS_CERT", func(s *serveCommand) string { return s.TLSCert }, [2]string{"a.der", "b.der"}},
 		{"--tls-key", "QPC_TLS_KEY", func(s *serveCommand) string { return s.TLSKey }, [2]string{"a.der", "b.der"}},
 		{"--limits", "QPC_LIMITS", func(s *serveCommand) string { return s.Limits }, [2]string{"off", "default"}},
+		{"--min-free", "QPC_MIN_FREE", func(s *serveCommand) string { return strconv.Itoa(s.MinFree) }, [2]string{"0", "12"}},
 		{"--metrics-listen", "QPC_METRICS_LISTEN", func(s *serveCommand) string { return s.MetricsListen }, [2]string{"127.0.0.1:1", "127.0.0.1:2"}},
 	} {
 		fallback, err := parsed(t, []string{c.variable + "="})

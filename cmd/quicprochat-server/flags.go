@@ -9,6 +9,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"quicprochat/commands"
 	"quicprochat/rpc/server"
 )
 
@@ -37,6 +38,7 @@ type serveCommand struct {
 	Limits         string `default:"default" enum:"default,off" var:"QPC_LIMITS" placeholder:"default|off" help:"off: no rate limits and quotas, for benchmarks; refused unless --listen is a loopback address."`
 	AcceptTime     bool   `help:"Start once although the clock contradicts the log (newest event over 5 minutes ahead, or over 7 days ago). No variable: it is a decision about one start."`
 	NoCreate       bool   `var:"QPC_NO_CREATE" help:"Never create a data directory, so that an unmounted disk does not look like a new server. For service units."`
+	MinFree        int    `default:"8" var:"QPC_MIN_FREE" placeholder:"PERCENT" help:"Below so much free disk (at most 10 GiB) only calls are served that free space, or are needed to: login, fetch, acknowledge. 0: off, and no ballast file."`
 	MetricsListen  string `var:"QPC_METRICS_LISTEN" placeholder:"HOST:PORT" shown:"off" help:"TCP address for Prometheus, path /metrics, plain HTTP: use a loopback address."`
 }
 
@@ -79,6 +81,9 @@ func (c *serveCommand) Validate(*kong.Context) error {
 		if err := checkAddress("--metrics-listen", c.MetricsListen); err != nil {
 			return err
 		}
+	}
+	if err := commands.CheckMinFree(c.MinFree); err != nil {
+		return fmt.Errorf("--min-free: %w", err)
 	}
 	return c.directoryFlags.check()
 }

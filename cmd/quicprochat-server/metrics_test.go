@@ -20,7 +20,7 @@ func TestMetrics(t *testing.T) {
 	serving := make(chan struct{}, 8)
 	stdout := &notifying{fired: func() { serving <- struct{}{} }}
 	go func() {
-		done <- Run(ctx, []string{"--listen", "127.0.0.1:0", "--data-dir", dir, "--metrics-listen", "127.0.0.1:0"}, nil, stdout, stderr)
+		done <- Run(ctx, []string{"--listen", "127.0.0.1:0", "--data-dir", dir, "--min-free", "0", "--metrics-listen", "127.0.0.1:0"}, nil, stdout, stderr)
 	}()
 	select {
 	case <-serving:

@@ -37,7 +37,7 @@ func serveOnce(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	out, errs := &notifying{fired: cancel}, new(tail)
 	done := make(chan int, 1)
 	go func() {
-		done <- Run(ctx, append([]string{"--listen", "127.0.0.1:0"}, args...), []string{"QPC_LOG=error"}, out, errs)
+		done <- Run(ctx, append([]string{"--listen", "127.0.0.1:0"}, args...), []string{"QPC_LOG=error", "QPC_MIN_FREE=0"}, out, errs)
 	}()
 	select {
 	case code = <-done:

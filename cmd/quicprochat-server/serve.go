@@ -55,7 +55,7 @@ func (c *serveCommand) run(ctx context.Context, p *process) error {
 	config := server.Config{
 		Dir: c.DataDir, PacketConn: socket, ServerName: c.ServerName,
 		Limits: c.limits(), TLSCert: cert, TLSKey: key,
-		AcceptTime: c.AcceptTime, NoCreate: c.NoCreate,
+		AcceptTime: c.AcceptTime, NoCreate: c.NoCreate, MinFree: c.MinFree,
 		Version: version(), Logger: p.logger, Registerer: metrics.registry,
 	}
 	node, err := boot(starting, cancel, signals, config)

@@ -16,6 +16,7 @@
 //	    opaque-fake-1         record that stands in for unknown names
 //	  views/ snapshots/       what is folded out of the log
 //	  ca-cert.der server-cert.der server-key.der
+//	  ballast                 room for a start on a full disk (package commands)
 //	  .new/                   only while the directory is being created
 //
 // # Creation

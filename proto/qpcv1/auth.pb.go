@@ -736,16 +736,14 @@ const file_qpc_v1_auth_proto_rawDesc = "" +
 	"\x19SESSION_SCOPE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06DEVICE\x10\x01\x12\x0f\n" +
-	"\vENROLL_ONLY\x10\x022\xb9\x03\n" +
+	"\vENROLL_ONLY\x10\x022\xbd\x03\n" +
 	"\vAuthService\x12j\n" +
 	"\x13OpaqueRegisterStart\x12\".qpc.v1.OpaqueRegisterStartRequest\x1a#.qpc.v1.OpaqueRegisterStartResponse\"\n" +
-	"\xca\xf3\x18\x06\bd\x10\x01\x18\x02\x12q\n" +
-	"\x14OpaqueRegisterFinish\x12#.qpc.v1.OpaqueRegisterFinishRequest\x1a$.qpc.v1.OpaqueRegisterFinishResponse\"\x0e\xca\xf3\x18\n" +
-	"\be\x10\x02\x18\x03 \x030\x01\x12a\n" +
+	"\xca\xf3\x18\x06\bd\x10\x01\x18\x02\x12s\n" +
+	"\x14OpaqueRegisterFinish\x12#.qpc.v1.OpaqueRegisterFinishRequest\x1a$.qpc.v1.OpaqueRegisterFinishResponse\"\x10\xca\xf3\x18\f\be\x10\x02\x18\x03 \x030\x01@\x02\x12a\n" +
 	"\x10OpaqueLoginStart\x12\x1f.qpc.v1.OpaqueLoginStartRequest\x1a .qpc.v1.OpaqueLoginStartResponse\"\n" +
-	"\xca\xf3\x18\x06\bf\x10\x01\x18\x04\x12h\n" +
-	"\x11OpaqueLoginFinish\x12 .qpc.v1.OpaqueLoginFinishRequest\x1a!.qpc.v1.OpaqueLoginFinishResponse\"\x0e\xca\xf3\x18\n" +
-	"\bg\x10\x01\x18\x05 \x040\x01B\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\xca\xf3\x18\x06\bf\x10\x01\x18\x04\x12j\n" +
+	"\x11OpaqueLoginFinish\x12 .qpc.v1.OpaqueLoginFinishRequest\x1a!.qpc.v1.OpaqueLoginFinishResponse\"\x10\xca\xf3\x18\f\bg\x10\x01\x18\x05 \x040\x01@\x01B\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_auth_proto_rawDescOnce sync.Once

@@ -244,6 +244,59 @@ func (Rate_Class) EnumDescriptor() ([]byte, []int) {
 	return file_qpc_v1_options_proto_rawDescGZIP(), []int{2, 0}
 }
 
+type WhenFull_Kind int32
+
+const (
+	// Unavailable DISK_FULL.
+	WhenFull_REFUSED WhenFull_Kind = 0
+	// It frees space, or is needed to.
+	WhenFull_SERVED WhenFull_Kind = 1
+	// Served with a session token, which changes what the call means (auth
+	// OPTIONAL), refused without.
+	WhenFull_WITH_SESSION WhenFull_Kind = 2
+)
+
+// Enum value maps for WhenFull_Kind.
+var (
+	WhenFull_Kind_name = map[int32]string{
+		0: "REFUSED",
+		1: "SERVED",
+		2: "WITH_SESSION",
+	}
+	WhenFull_Kind_value = map[string]int32{
+		"REFUSED":      0,
+		"SERVED":       1,
+		"WITH_SESSION": 2,
+	}
+)
+
+func (x WhenFull_Kind) Enum() *WhenFull_Kind {
+	p := new(WhenFull_Kind)
+	*p = x
+	return p
+}
+
+func (x WhenFull_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WhenFull_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_qpc_v1_options_proto_enumTypes[3].Descriptor()
+}
+
+func (WhenFull_Kind) Type() protoreflect.EnumType {
+	return &file_qpc_v1_options_proto_enumTypes[3]
+}
+
+func (x WhenFull_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WhenFull_Kind.Descriptor instead.
+func (WhenFull_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_qpc_v1_options_proto_rawDescGZIP(), []int{3, 0}
+}
+
 // Auth says who may call a method.
 type Auth struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -355,6 +408,44 @@ func (*Rate) Descriptor() ([]byte, []int) {
 	return file_qpc_v1_options_proto_rawDescGZIP(), []int{2}
 }
 
+// WhenFull says what becomes of a call that mutates while the disk of the
+// server is nearly full. Reads are always served.
+type WhenFull struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhenFull) Reset() {
+	*x = WhenFull{}
+	mi := &file_qpc_v1_options_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhenFull) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhenFull) ProtoMessage() {}
+
+func (x *WhenFull) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_options_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhenFull.ProtoReflect.Descriptor instead.
+func (*WhenFull) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_options_proto_rawDescGZIP(), []int{3}
+}
+
 // Rule is one row of the method table.
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -368,14 +459,16 @@ type Rule struct {
 	// True when a call may append events to the log.
 	Mutates bool `protobuf:"varint,6,opt,name=mutates,proto3" json:"mutates,omitempty"`
 	// True when the call may wait longer than the 10 s deadline (FetchWait).
-	Waits         bool `protobuf:"varint,7,opt,name=waits,proto3" json:"waits,omitempty"`
+	Waits bool `protobuf:"varint,7,opt,name=waits,proto3" json:"waits,omitempty"`
+	// What becomes of a call that mutates while the server's disk is nearly full.
+	WhenFull      WhenFull_Kind `protobuf:"varint,8,opt,name=when_full,json=whenFull,proto3,enum=qpc.v1.WhenFull_Kind" json:"when_full,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_qpc_v1_options_proto_msgTypes[3]
+	mi := &file_qpc_v1_options_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -387,7 +480,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_options_proto_msgTypes[3]
+	mi := &file_qpc_v1_options_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -400,7 +493,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_options_proto_rawDescGZIP(), []int{3}
+	return file_qpc_v1_options_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Rule) GetId() uint32 {
@@ -450,6 +543,13 @@ func (x *Rule) GetWaits() bool {
 		return x.Waits
 	}
 	return false
+}
+
+func (x *Rule) GetWhenFull() WhenFull_Kind {
+	if x != nil {
+		return x.WhenFull
+	}
+	return WhenFull_REFUSED
 }
 
 var file_qpc_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
@@ -508,7 +608,13 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"KEY_UPLOAD\x10\b\x12\r\n" +
 	"\tKEY_FETCH\x10\t\x12\v\n" +
 	"\aRESOLVE\x10\n" +
-	"\"\xe1\x01\n" +
+	"\"=\n" +
+	"\bWhenFull\"1\n" +
+	"\x04Kind\x12\v\n" +
+	"\aREFUSED\x10\x00\x12\n" +
+	"\n" +
+	"\x06SERVED\x10\x01\x12\x10\n" +
+	"\fWITH_SESSION\x10\x02\"\x95\x02\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12&\n" +
 	"\x04auth\x18\x02 \x01(\x0e2\x12.qpc.v1.Auth.LevelR\x04auth\x12&\n" +
@@ -517,7 +623,8 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"\vmax_request\x18\x05 \x01(\rR\n" +
 	"maxRequest\x12\x18\n" +
 	"\amutates\x18\x06 \x01(\bR\amutates\x12\x14\n" +
-	"\x05waits\x18\a \x01(\bR\x05waits:B\n" +
+	"\x05waits\x18\a \x01(\bR\x05waits\x122\n" +
+	"\twhen_full\x18\b \x01(\x0e2\x15.qpc.v1.WhenFull.KindR\bwhenFull:B\n" +
 	"\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x8e\x03 \x01(\v2\f.qpc.v1.RuleR\x04ruleB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
@@ -532,29 +639,32 @@ func file_qpc_v1_options_proto_rawDescGZIP() []byte {
 	return file_qpc_v1_options_proto_rawDescData
 }
 
-var file_qpc_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_qpc_v1_options_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_qpc_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_qpc_v1_options_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_qpc_v1_options_proto_goTypes = []any{
 	(Auth_Level)(0),                    // 0: qpc.v1.Auth.Level
 	(Retry_Kind)(0),                    // 1: qpc.v1.Retry.Kind
 	(Rate_Class)(0),                    // 2: qpc.v1.Rate.Class
-	(*Auth)(nil),                       // 3: qpc.v1.Auth
-	(*Retry)(nil),                      // 4: qpc.v1.Retry
-	(*Rate)(nil),                       // 5: qpc.v1.Rate
-	(*Rule)(nil),                       // 6: qpc.v1.Rule
-	(*descriptorpb.MethodOptions)(nil), // 7: google.protobuf.MethodOptions
+	(WhenFull_Kind)(0),                 // 3: qpc.v1.WhenFull.Kind
+	(*Auth)(nil),                       // 4: qpc.v1.Auth
+	(*Retry)(nil),                      // 5: qpc.v1.Retry
+	(*Rate)(nil),                       // 6: qpc.v1.Rate
+	(*WhenFull)(nil),                   // 7: qpc.v1.WhenFull
+	(*Rule)(nil),                       // 8: qpc.v1.Rule
+	(*descriptorpb.MethodOptions)(nil), // 9: google.protobuf.MethodOptions
 }
 var file_qpc_v1_options_proto_depIdxs = []int32{
 	0, // 0: qpc.v1.Rule.auth:type_name -> qpc.v1.Auth.Level
 	2, // 1: qpc.v1.Rule.rate:type_name -> qpc.v1.Rate.Class
 	1, // 2: qpc.v1.Rule.retry:type_name -> qpc.v1.Retry.Kind
-	7, // 3: qpc.v1.rule:extendee -> google.protobuf.MethodOptions
-	6, // 4: qpc.v1.rule:type_name -> qpc.v1.Rule
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	4, // [4:5] is the sub-list for extension type_name
-	3, // [3:4] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	3, // 3: qpc.v1.Rule.when_full:type_name -> qpc.v1.WhenFull.Kind
+	9, // 4: qpc.v1.rule:extendee -> google.protobuf.MethodOptions
+	8, // 5: qpc.v1.rule:type_name -> qpc.v1.Rule
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	5, // [5:6] is the sub-list for extension type_name
+	4, // [4:5] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_options_proto_init() }
@@ -567,8 +677,8 @@ func file_qpc_v1_options_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_options_proto_rawDesc), len(file_qpc_v1_options_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   4,
+			NumEnums:      4,
+			NumMessages:   5,
 			NumExtensions: 1,
 			NumServices:   0,
 		},

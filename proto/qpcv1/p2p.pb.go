@@ -61,10 +61,12 @@ func (*HealthRequest) Descriptor() ([]byte, []int) {
 
 type HealthResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "ok", or what is wrong in a word.
+	// "ok", or what is wrong in a word: "full" (the disk), "busy" (a sync hangs),
+	// "clock", "failed".
 	Status   string `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
 	UptimeMs uint64 `protobuf:"varint,2,opt,name=uptime_ms,json=uptimeMs,proto3" json:"uptime_ms,omitempty"`
-	// Mutations are accepted.
+	// Mutations are accepted. True also while the disk is full: those that free
+	// space are.
 	Ready      bool   `protobuf:"varint,3,opt,name=ready,proto3" json:"ready,omitempty"`
 	ServerName string `protobuf:"bytes,4,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
 	// Size of the last checkpoint; 0 before the first.

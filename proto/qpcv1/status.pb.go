@@ -158,9 +158,9 @@ const (
 	Reason_DEADLINE   Reason = 101
 	Reason_STARTING   Reason = 102 // replaying the log
 	Reason_STOPPING   Reason = 103
-	Reason_OVERLOADED Reason = 104 // too much waits for the writer
+	Reason_OVERLOADED Reason = 104 // too much waits for the writer, or it for the disk
 	Reason_CLOCK      Reason = 105 // wall clock jumped; mutations wait for the operator
-	Reason_DISK_FULL  Reason = 106
+	Reason_DISK_FULL  Reason = 106 // the server's disk is nearly full; fetching and Ack go on
 	Reason_STORAGE    Reason = 107 // a commit failed; the server restarts
 	Reason_INTERNAL   Reason = 108
 )

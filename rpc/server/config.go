@@ -7,6 +7,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"quicprochat/commands"
 )
 
 // Limits chooses between the rate limits and quotas of normal operation and
@@ -44,6 +46,10 @@ type Config struct {
 	TLSCert, TLSKey string
 	// AcceptTime lets the server start although its clock contradicts the log.
 	AcceptTime bool
+	// MinFree is the share of the disk in percent, 10 GiB at most, below which
+	// only calls pass that free space or are needed to; 0: no such limit, and no
+	// ballast file in Dir.
+	MinFree int
 	// NoCreate refuses to make a new data directory.
 	NoCreate bool
 	// Version is told by Health.
@@ -76,6 +82,9 @@ func (c Config) validate() (Config, error) {
 		return c, fmt.Errorf("limits can be off only on a loopback address, and %v is none: listen on 127.0.0.1 or leave the limits on", c.PacketConn.LocalAddr())
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return c, fmt.Errorf("a certificate needs its key: give both --tls-cert and --tls-key, or neither")
+	}
+	if err := commands.CheckMinFree(c.MinFree); err != nil {
+		return c, err
 	}
 	return c, nil
 }

@@ -62,8 +62,17 @@ func (c *call) health(context.Context, *pb.HealthRequest) (*pb.HealthResponse, e
 	}
 	if err := c.service.engine.Ready(); err != nil {
 		resp.Ready, resp.Status = false, "failed"
-		if r := commands.AsRefusal(err); r != nil && r.Reason == pb.Reason_CLOCK {
-			resp.Status = "clock"
+		if r := commands.AsRefusal(err); r != nil {
+			switch r.Reason {
+			case pb.Reason_CLOCK:
+				resp.Status = "clock"
+			case pb.Reason_OVERLOADED:
+				resp.Status = "busy"
+			case pb.Reason_DISK_FULL:
+				// Whoever takes a server that is not ready out of service would
+				// keep people from emptying their queues.
+				resp.Ready, resp.Status = true, "full"
+			}
 		}
 	}
 	return resp, nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"quicprochat/commands"
 	"quicprochat/log"
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc"
@@ -91,6 +92,26 @@ func engineCollectors(l *log.Log) []prometheus.Collector {
 			func(c log.Counters) uint64 { return c.AnchorSyncs }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "qpc_log_size", Help: "Records in the log."},
 			func() float64 { return float64(l.Size()) }),
+	}
+}
+
+// diskCollectors tell how full the disk is.
+func diskCollectors(e *commands.Engine) []prometheus.Collector {
+	gauge := func(name, help string, read func(commands.Space) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return read(e.Space()) })
+	}
+	return []prometheus.Collector{
+		gauge("qpc_disk_free_bytes", "Free space on the disk of the data directory; 0 with --min-free 0.",
+			func(s commands.Space) float64 { return float64(s.Free) }),
+		gauge("qpc_disk_full", "1 while only calls pass that free space (--min-free), else 0.",
+			func(s commands.Space) float64 {
+				if s.Full {
+					return 1
+				}
+				return 0
+			}),
+		gauge("qpc_disk_ballast_bytes", "Size of the ballast file, 0 when there is none.",
+			func(s commands.Space) float64 { return float64(s.Ballast) }),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"quicprochat/commands"
@@ -44,6 +45,7 @@ func Boot(ctx context.Context, c Config) (_ *Node, err error) {
 	defer func() {
 		if err != nil {
 			undo.close()
+			giveRoom(c, err)
 		}
 	}()
 	if c.PacketConn != nil {
@@ -74,6 +76,11 @@ func (n *Node) open(ctx context.Context, undo *closers) error {
 	}
 	n.dir = dir
 	undo.add(dir.Close)
+	if released, err := commands.MakeRoom(dir.FS, dir.Path); err != nil {
+		c.Logger.Warn("the disk is full and the ballast can't be removed", "error", err)
+	} else if released {
+		c.Logger.Warn("the disk is full: the ballast was removed to start")
+	}
 	l, config, err := dir.OpenLog(c.Logger)
 	if err != nil {
 		return err
@@ -105,13 +112,18 @@ func (n *Node) start(ctx context.Context, undo *closers) error {
 	undo.add(func() error { return n.server.stop(ctx) })
 	engine, err := commands.Start(ctx, commands.Options{
 		Log: n.log, FS: n.dir.FS, Dir: n.dir.Path, Quotas: c.Limits != LimitsOff,
-		AcceptTime: c.AcceptTime, Logger: c.Logger,
+		AcceptTime: c.AcceptTime, MinFree: c.MinFree, Logger: c.Logger,
 	})
 	if err != nil {
 		return err
 	}
 	n.engine = engine
 	undo.add(func() error { return engine.Stop(ctx) })
+	disk := diskCollectors(engine)
+	if err := register(c.Registerer, disk); err != nil {
+		return err
+	}
+	n.collectors = append(n.collectors, disk...)
 	service, err := newService(n.dir, n.identity.serverName, engine, c)
 	if err != nil {
 		return err
@@ -121,6 +133,19 @@ func (n *Node) start(ctx context.Context, undo *closers) error {
 	n.stopKeep = stop
 	n.keeping.Go(func() { n.identity.keep(keep) })
 	return nil
+}
+
+// giveRoom releases the ballast when a start failed for want of room: the next
+// one finds it.
+func giveRoom(c Config, err error) {
+	if !vfs.IsNoSpaceError(err) {
+		return
+	}
+	if released, err := commands.ReleaseBallast(c.FS, c.Dir); err != nil {
+		c.Logger.Error("the disk is full and the ballast can't be removed", "error", err)
+	} else if released {
+		c.Logger.Warn("the disk is full: the ballast was removed, so that the next start has room")
+	}
 }
 
 // Addr is the address that the node serves on.
