@@ -18,17 +18,25 @@ type queueModel struct {
 	lost, lostUpTo uint64
 }
 
+// modelItem is a message at its position.
 type modelItem struct {
-	seq     uint64
-	id      projections.ID
-	payload string
-	expires uint64
+	seq uint64
+	*modelMessage
+}
+
+// modelMessage is one message, whatever queues it lies in. Times are in Unix
+// milliseconds.
+type modelMessage struct {
+	id                projections.ID
+	payload           string
+	sender            string // username; unused where there is but one
+	enqueued, expires uint64
 }
 
 func (m *queueModel) tail() uint64 { return m.next - 1 }
 
-func (m *queueModel) put(id projections.ID, payload string, expires uint64) {
-	m.items = append(m.items, modelItem{m.next, id, payload, expires})
+func (m *queueModel) put(message *modelMessage) {
+	m.items = append(m.items, modelItem{m.next, message})
 	m.next++
 }
 
@@ -72,7 +80,7 @@ type modelPage struct {
 
 // page reads from a position on, at a time: expired items are passed over, and
 // are a loss if they were not drained.
-func (m *queueModel) page(from, now uint64, limit int, drained bool, enqueued map[projections.ID]uint64) modelPage {
+func (m *queueModel) page(from, now uint64, limit int, drained bool) modelPage {
 	var p modelPage
 	gap := &pb.Gap{Count: m.lost, UpToSeq: m.lostUpTo}
 	if limit == 0 || limit > commands.MaxPageItems {
@@ -95,7 +103,7 @@ func (m *queueModel) page(from, now uint64, limit int, drained bool, enqueued ma
 			size += len(it.payload)
 			p.envelopes = append(p.envelopes, &pb.Envelope{
 				Seq: it.seq, MessageId: it.id[:], Payload: []byte(it.payload),
-				EnqueuedMs: enqueued[it.id], ExpiresMs: it.expires, Drained: wasDrained,
+				EnqueuedMs: it.enqueued, ExpiresMs: it.expires, Drained: wasDrained,
 			})
 		}
 		if p.more {
@@ -110,8 +118,8 @@ func (m *queueModel) page(from, now uint64, limit int, drained bool, enqueued ma
 }
 
 // drain is the plain Fetch.
-func (m *queueModel) drain(now uint64, limit int, enqueued map[projections.ID]uint64) modelPage {
-	p := m.page(m.cursor+1, now, limit, false, enqueued)
+func (m *queueModel) drain(now uint64, limit int) modelPage {
+	p := m.page(m.cursor+1, now, limit, false)
 	if p.gap != nil && !p.more {
 		p.last = max(p.last, p.gap.GetUpToSeq())
 	}
@@ -121,7 +129,7 @@ func (m *queueModel) drain(now uint64, limit int, enqueued map[projections.ID]ui
 }
 
 // follow is the Fetch with after_seq; false beyond the tail.
-func (m *queueModel) follow(after, now uint64, limit int, enqueued map[projections.ID]uint64) (modelPage, bool) {
+func (m *queueModel) follow(after, now uint64, limit int) (modelPage, bool) {
 	if after > m.tail() {
 		return modelPage{}, false
 	}
@@ -131,7 +139,7 @@ func (m *queueModel) follow(after, now uint64, limit int, enqueued map[projectio
 	if before.lostUpTo <= after {
 		before.lost, before.lostUpTo = 0, 0
 	}
-	p := before.page(after+1, now, limit, true, enqueued)
+	p := before.page(after+1, now, limit, true)
 	confirms := len(m.items) > 0 && m.items[0].seq <= after || m.lost > 0 && m.lostUpTo <= after
 	if confirms {
 		m.confirm(after)

@@ -1,6 +1,7 @@
 package commands_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -147,6 +148,11 @@ func (w *world) identify(req proto.Message, session string, a *arguments) {
 // dispatch sends a request the way the server does: early refusal on the
 // published view, then a query, or a command.
 func (w *world) dispatch(method *rpc.Method, req proto.Message) (proto.Message, error) {
+	return w.dispatchIn(w.t.Context(), method, req)
+}
+
+// dispatchIn is dispatch with the caller's patience.
+func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Message) (proto.Message, error) {
 	view, err := w.engine.Query(commands.TokenHash(req), method.Rule.GetAuth())
 	if err != nil {
 		return nil, err
@@ -161,9 +167,9 @@ func (w *world) dispatch(method *rpc.Method, req proto.Message) (proto.Message, 
 	case *pb.AckRequest:
 		command, err = commands.NewAck(method.Rule, r)
 	case *pb.UploadHybridKeyRequest:
-		return w.upload(method.Rule, r)
+		return w.upload(ctx, method.Rule, r)
 	case *pb.FetchRequest, *pb.FetchWaitRequest, *pb.PeekRequest:
-		return w.read(method.Rule, view, req)
+		return w.read(ctx, method.Rule, view, req)
 	case *pb.FetchHybridKeyRequest:
 		return orNil(commands.FetchHybridKey(view, r))
 	case *pb.FetchHybridKeysRequest:
@@ -176,7 +182,7 @@ func (w *world) dispatch(method *rpc.Method, req proto.Message) (proto.Message, 
 	if err != nil {
 		return nil, err
 	}
-	return w.engine.Do(w.t.Context(), command)
+	return w.engine.Do(ctx, command)
 }
 
 // orNil turns a typed response into an interface that is nil on errors.
@@ -188,7 +194,7 @@ func orNil[Resp proto.Message](response Resp, err error) (proto.Message, error) 
 }
 
 // read answers a Fetch, FetchWait or Peek with its payloads.
-func (w *world) read(rule *pb.Rule, view *commands.View, req proto.Message) (response proto.Message, err error) {
+func (w *world) read(ctx context.Context, rule *pb.Rule, view *commands.View, req proto.Message) (response proto.Message, err error) {
 	var decided bool
 	var command *commands.Command
 	switch r := req.(type) {
@@ -206,7 +212,7 @@ func (w *world) read(rule *pb.Rule, view *commands.View, req proto.Message) (res
 		response, err = commands.Peek(view, r)
 	}
 	if err == nil && command != nil {
-		response, err = w.engine.Do(w.t.Context(), command)
+		response, err = w.engine.Do(ctx, command)
 	}
 	if err != nil {
 		return nil, err
@@ -332,7 +338,7 @@ func (w *world) newestKeySet(identity string) *pb.KeySet {
 }
 
 // upload calls UploadHybridKey as the server does: prepared again while stale.
-func (w *world) upload(rule *pb.Rule, req *pb.UploadHybridKeyRequest) (proto.Message, error) {
+func (w *world) upload(ctx context.Context, rule *pb.Rule, req *pb.UploadHybridKeyRequest) (proto.Message, error) {
 	for range 4 {
 		view := w.view()
 		prepared, err := commands.PrepareHybridKey(view.Reader, serverName, w.vrf, req)
@@ -341,8 +347,10 @@ func (w *world) upload(rule *pb.Rule, req *pb.UploadHybridKeyRequest) (proto.Mes
 			return nil, err
 		}
 		command, err := commands.NewUploadHybridKey(rule, req, prepared)
-		w.check(err)
-		response, err := w.engine.Do(w.t.Context(), command)
+		if err != nil {
+			return nil, err
+		}
+		response, err := w.engine.Do(ctx, command)
 		if !errors.Is(err, commands.ErrStale) {
 			return response, err
 		}

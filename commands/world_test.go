@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -57,9 +58,12 @@ type tester interface {
 	Context() context.Context
 }
 
-func newWorld(t tester, quotas bool) *world {
+func newWorld(t tester, quotas bool) *world { return newWorldOn(t, vfs.NewMem(), quotas) }
+
+// newWorldOn makes a world on an empty file system.
+func newWorldOn(t tester, fs vfs.FS, quotas bool) *world {
 	w := &world{
-		t: t, fs: vfs.NewMem(), dir: "data", storeID: [16]byte{1}, quotas: quotas,
+		t: t, fs: fs, dir: "data", storeID: [16]byte{1}, quotas: quotas,
 		vrf:    kt.NewVRFPrivateKey(seedFrom("vrf")),
 		settle: synctest.Wait,
 		start:  time.Now(),
@@ -67,6 +71,9 @@ func newWorld(t tester, quotas bool) *world {
 		names: map[string]string{}, counts: map[string]int{},
 	}
 	w.check(w.fs.MkdirAll(w.dir, 0o700))
+	root, err := w.fs.OpenDir("")
+	w.check(err)
+	w.check(errors.Join(root.Sync(), root.Close()))
 	w.check(log.Create(w.fs, w.dir, w.storeID, w.firstRecord()))
 	w.open()
 	w.boot()
