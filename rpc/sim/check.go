@@ -78,6 +78,9 @@ func (w *World) checkStart(end ending) error {
 	if size := w.node.Log().Size(); size < w.History.lives[len(w.History.lives)-1].Anchored {
 		return fmt.Errorf("%d events came back, the anchor said %d", size, w.History.lives[len(w.History.lives)-1].Anchored)
 	}
+	if err := w.checkRunning(); err != nil {
+		return fmt.Errorf("after the start: %w", err)
+	}
 	return nil
 }
 
@@ -98,7 +101,7 @@ func CheckDisk(fs *vfs.MemFS, h *History) error {
 		return fmt.Errorf("open the log: %w", err)
 	}
 	m := NewModel()
-	err = replay(l, m)
+	err = replay(l, l.Size(), m)
 	if err == nil {
 		err = checkPayloads(l, m)
 	}
@@ -111,10 +114,29 @@ func CheckDisk(fs *vfs.MemFS, h *History) error {
 	return errors.Join(err, l.Close())
 }
 
-// replay feeds the log to the model and computes the root a second way.
-func replay(l *log.Log, m *Model) error {
+// checkRunning holds what a running server shows against the model and against
+// views that are built from nothing, while queues are full and sessions alive.
+func (w *World) checkRunning() error {
+	v, err := w.node.Engine().View()
+	if err != nil {
+		return err
+	}
+	defer v.Release()
+	snap, l, m := v.Reader.(*projections.Snapshot), w.node.Log(), NewModel()
+	if err := replay(l, snap.Size(), m); err != nil {
+		return err
+	}
+	if err := compareWithRebuilt(snap, l, snap.Size()); err != nil {
+		return err
+	}
+	return CompareViews(snap, m)
+}
+
+// replay feeds the first events of the log to the model and computes the root a
+// second way.
+func replay(l *log.Log, size uint64, m *Model) error {
 	tree := &leafHashes{}
-	err := l.Iterate(0, l.Size(), func(index uint64, r log.Record) error {
+	err := l.Iterate(0, size, func(index uint64, r log.Record) error {
 		ev, err := projections.DecodeEvent(r.Event)
 		if err != nil {
 			return err
@@ -127,12 +149,15 @@ func replay(l *log.Log, m *Model) error {
 	if err != nil {
 		return fmt.Errorf("replay: %w", err)
 	}
-	root, err := tlog.TreeHash(int64(l.Size()), tree)
+	root, err := tlog.TreeHash(int64(size), tree)
 	if err != nil {
 		return err
 	}
-	if root != tlog.Hash(l.Root()) {
-		return fmt.Errorf("the log's root is %x, tlog's is %x", l.Root(), root)
+	if got, err := l.RootAt(size); err != nil || root != tlog.Hash(got) {
+		return fmt.Errorf("the log's root is %x, tlog's is %x (%w)", got, root, err)
+	}
+	if got := l.Root(); size == l.Size() && root != tlog.Hash(got) {
+		return fmt.Errorf("the log's root is %x, tlog's is %x", got, root)
 	}
 	return nil
 }
@@ -243,6 +268,9 @@ func (h *History) checkDelivery(s *Sent, m *Model, add adder) {
 	seq, there := msg.Targets[s.To]
 	if sender := m.Accounts[s.By.name]; sender == nil || msg.Sender != sender.ID || !there {
 		add("a message of %s is stored as another's or for another", s.By.name)
+	}
+	if size := h.anchoredBy(s.end); msg.Index >= size {
+		add("a message of %s was acknowledged and lay beyond the anchor (%d ≥ %d)", s.By.name, msg.Index, size)
 	}
 	for _, life := range h.lives {
 		if s.end < life.end && s.start >= life.start && msg.Index >= life.Anchored {

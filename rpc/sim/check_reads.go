@@ -23,6 +23,8 @@ func (h *History) checkReads(m *Model, add adder) {
 				add("item %d was shown as %x, the log has %x", s.Seq, s.Message, q.Assigned[s.Seq])
 			case msg.SHA256 != s.Hash:
 				add("item %d has another payload than was sent", s.Seq)
+			case msg.Index >= h.anchoredBy(r.end):
+				add("item %d was shown before it was anchored (%d ≥ %d)", s.Seq, msg.Index, h.anchoredBy(r.end))
 			}
 			if gone, ok := q.Removed[s.Seq]; ok && gone.TimeMS < r.start {
 				add("item %d was %s and is shown later", s.Seq, gone.Cause)

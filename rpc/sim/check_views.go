@@ -24,32 +24,42 @@ func checkViews(fs *vfs.MemFS, l *log.Log, m *Model) error {
 	if live.Cursor() != l.Size() {
 		return fmt.Errorf("the views of a stopped server stand at %d of %d", live.Cursor(), l.Size())
 	}
-	fresh, err := Rebuild(l)
+	snap := live.Snapshot()
+	defer snap.Close()
+	if err := compareWithRebuilt(snap, l, l.Size()); err != nil {
+		return err
+	}
+	return CompareViews(snap, m)
+}
+
+// compareWithRebuilt holds views of a size against those that are built from
+// nothing out of the log.
+func compareWithRebuilt(live *projections.Snapshot, l *log.Log, size uint64) error {
+	fresh, err := rebuild(l, size)
 	if err != nil {
 		return fmt.Errorf("rebuild: %w", err)
 	}
 	defer fresh.Close()
-	a, b := live.Snapshot(), fresh.Snapshot()
-	defer a.Close()
-	defer b.Close()
-	want, err := projections.Digest(b)
+	snap := fresh.Snapshot()
+	defer snap.Close()
+	want, err := projections.Digest(snap)
 	if err != nil {
 		return err
 	}
-	if got, err := projections.Digest(a); err != nil || got != want {
+	if got, err := projections.Digest(live); err != nil || got != want {
 		return fmt.Errorf("the live views have digest %x, rebuilt ones %x (%v)", got, want, err)
 	}
-	return CompareViews(a, m)
+	return nil
 }
 
-// Rebuild makes views from a log, in memory.
-func Rebuild(l *log.Log) (_ *projections.Views, err error) {
-	v, err := projections.DropAndRecreate(vfs.NewMem(), DataDir, projections.Options{LogSize: l.Size(), CacheBytes: 1 << 20})
+// rebuild makes views from the first events of a log, in memory.
+func rebuild(l *log.Log, size uint64) (_ *projections.Views, err error) {
+	v, err := projections.DropAndRecreate(vfs.NewMem(), DataDir, projections.Options{LogSize: size, CacheBytes: 1 << 20})
 	if err != nil {
 		return nil, err
 	}
 	b := v.NewBatch()
-	err = l.Iterate(0, l.Size(), func(index uint64, r log.Record) error {
+	err = l.Iterate(0, size, func(index uint64, r log.Record) error {
 		ev, err := projections.DecodeEvent(r.Event)
 		if err != nil {
 			return err

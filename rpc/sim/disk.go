@@ -22,12 +22,16 @@ type Disk struct {
 	// numbered from 1: an error is what the operation returns in place of being
 	// done.
 	Fail func(n int, op errorfs.Op) error
+	// Anchored, when set, is told of each size of the log that the head anchor
+	// proves durably from now on.
+	Anchored func(size uint64)
 
 	fs  *vfs.MemFS
 	top vfs.FS
 
 	awake    chan struct{} // closed while syncs take no time
 	syncTime time.Duration
+	hung     time.Time // syncs of the log's write-ahead file take until then
 
 	mu    sync.Mutex
 	rng   *rand.Rand
@@ -120,6 +124,9 @@ func (d *Disk) spin(name string) {
 		if d.rng.IntN(50) == 0 { // a hiccup, as disks have them
 			took = 10 * d.syncTime
 		}
+		if isWAL(name) {
+			took = max(took, time.Until(d.hung))
+		}
 	}
 	d.mu.Unlock()
 	if took > 0 {
@@ -129,6 +136,18 @@ func (d *Disk) spin(name string) {
 		}
 	}
 }
+
+// Hang makes syncs of the log's write-ahead file that begin from now on wait
+// until a time, while other files are synced as ever: a disk may take its queue
+// in any order. It counts on a disk that is slow.
+func (d *Disk) Hang(until time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hung = until
+}
+
+// isWAL tells whether a path is a write-ahead file of the log.
+func isWAL(name string) bool { return path.Ext(name) == ".log" && within(name, "log") }
 
 // within tells whether a path lies in a folder of the data directory, or is a
 // file of it.

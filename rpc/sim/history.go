@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"sync"
@@ -112,8 +113,28 @@ type History struct {
 	acks  []*Acked
 	facts []Fact
 	lives []Life
+	sizes []anchored          // of the log as the anchor on disk proves it, ascending
 	marks map[uint64][32]byte // anchored sizes and roots seen while running
 	wrong []string            // what went wrong while running
+}
+
+// anchored is a size of the log that was anchored at a time, in Unix
+// milliseconds.
+type anchored struct{ at, size uint64 }
+
+func (h *History) addAnchored(size uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sizes = append(h.sizes, anchored{nowMS(), size})
+}
+
+// anchoredBy is how much of the log was anchored at the end of a call.
+func (h *History) anchoredBy(end uint64) (size uint64) {
+	after, _ := slices.BinarySearchFunc(h.sizes, end+1, func(a anchored, at uint64) int { return cmp.Compare(a.at, at) })
+	if after > 0 {
+		size = h.sizes[after-1].size
+	}
+	return size
 }
 
 func (h *History) addSent(s *Sent) {

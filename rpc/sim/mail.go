@@ -2,8 +2,10 @@ package sim
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -56,21 +58,26 @@ func (p *Person) send(ctx context.Context) {
 	s.finish()
 	if s.Outcome = outcome; outcome == Done {
 		s.Message = ID(resp.MessageId)
+		p.repeat(ctx, req, resp)
 	}
 }
 
 // insist makes a call and, at times, asks again under the same request_id for an
-// outcome that it was not told.
+// outcome that it was not told. At times it chooses that id.
 func (p *Person) insist(ctx context.Context, req, resp proto.Message) Outcome {
+	if p.rng.IntN(6) == 0 {
+		setRequestID(req, p.newRequestID())
+	}
 	err := p.client.Call(ctx, req, resp)
 	var unknown *client.OutcomeError
-	for tries := p.rng.IntN(4); tries > 0 && errors.As(err, &unknown) && unknown.RequestID != nil; tries-- {
-		if !p.pause(ctx) {
+	for tries := p.rng.IntN(4); tries > 0 && errors.As(err, &unknown); tries-- {
+		if unknown.RequestID != nil {
+			setRequestID(req, unknown.RequestID)
+		}
+		if requestID(req) == nil || !p.pause(ctx) || p.rng.IntN(3) == 0 && !p.rest(ctx, 25*time.Second) {
 			break
 		}
-		again := proto.Clone(req)
-		setRequestID(again, unknown.RequestID)
-		if err = p.client.Call(ctx, again, resp); err == nil {
+		if err = p.client.Call(ctx, req, resp); err == nil {
 			return Done
 		}
 		// A refusal without a receipt to look at leaves the outcome open.
@@ -83,12 +90,48 @@ func (p *Person) insist(ctx context.Context, req, resp proto.Message) Outcome {
 	return outcomeOf(err)
 }
 
+// repeat makes a call again that was answered, as somebody does who forgot the
+// answer. It must be answered as before, and have no effect.
+func (p *Person) repeat(ctx context.Context, req, resp proto.Message) {
+	if requestID(req) == nil || !performed(resp) || !p.pause(ctx) || p.rng.IntN(12) == 0 && !p.rest(ctx, 15*time.Second) {
+		return
+	}
+	again := resp.ProtoReflect().New().Interface()
+	err := p.client.Call(ctx, req, again)
+	p.note(err)
+	if err == nil && !proto.Equal(resp, again) || outcomeOf(err) == Refused && settles(err) {
+		p.world.History.Wrong(fmt.Sprintf("%s: a repeated request was answered with %v (%v), before that with %v", p.name, again, err, resp))
+	}
+}
+
+// performed tells whether a response is that of a call that changed something:
+// such a one leaves a receipt.
+func performed(resp proto.Message) bool {
+	switch r := resp.(type) {
+	case *pb.BatchEnqueueResponse:
+		return slices.ContainsFunc(r.Results, func(r *pb.BatchEnqueueResponse_Result) bool { return r.Status == pb.Status_Ok })
+	case *pb.AckResponse:
+		return r.Acked > 0
+	}
+	return true
+}
+
+// newRequestID is a UUIDv7 of now.
+func (p *Person) newRequestID() []byte {
+	id := binary.BigEndian.AppendUint64(nil, nowMS()<<16|0x7000|p.rng.Uint64()&0x0fff)
+	return binary.BigEndian.AppendUint64(id, 1<<63|p.rng.Uint64()>>2)
+}
+
 // settles tells whether a refusal was decided behind the check for a receipt, so
 // that earlier sends of the request had no effect.
 func settles(err error) bool {
 	var status *client.StatusError
 	return errors.As(err, &status) && status.Reason != pb.Reason_REQUEST_ID_TIME &&
 		(status.Status == pb.Status_BadRequest || status.Status == pb.Status_NotFound)
+}
+
+func requestID(req proto.Message) []byte {
+	return req.(interface{ GetRequestId() []byte }).GetRequestId()
 }
 
 func setRequestID(req proto.Message, id []byte) {
@@ -128,6 +171,9 @@ func (p *Person) sendBatch(ctx context.Context) {
 		} else {
 			s.Outcome = Refused
 		}
+	}
+	if outcome == Done {
+		p.repeat(ctx, req, resp)
 	}
 }
 
@@ -194,26 +240,29 @@ func (p *Person) peek(ctx context.Context) {
 // ack removes some of what a look at the queue shows.
 func (p *Person) ack(ctx context.Context) {
 	r := p.newRead()
-	resp, err := p.client.Peek(ctx, &pb.PeekRequest{IncludeDrained: true})
-	p.read(r, err, resp.GetEnvelopes())
-	if err != nil || len(resp.Envelopes) == 0 {
+	page, err := p.client.Peek(ctx, &pb.PeekRequest{IncludeDrained: true})
+	p.read(r, err, page.GetEnvelopes())
+	if err != nil || len(page.Envelopes) == 0 {
 		return
 	}
 	a := &Acked{span: begin(), Device: p.DeviceKey()}
 	p.world.History.addAck(a)
 	req := &pb.AckRequest{}
-	for _, e := range resp.Envelopes {
+	for _, e := range page.Envelopes {
 		if p.rng.IntN(3) == 0 {
 			a.Seqs = append(a.Seqs, e.Seq)
 		}
 	}
 	if len(a.Seqs) == 0 || p.rng.IntN(4) == 0 {
-		a.UpTo = resp.Envelopes[p.rng.IntN(len(resp.Envelopes))].Seq
+		a.UpTo = page.Envelopes[p.rng.IntN(len(page.Envelopes))].Seq
 	}
 	req.Seqs, req.UpTo = a.Seqs, a.UpTo
-	outcome := p.insist(ctx, req, new(pb.AckResponse))
+	resp := new(pb.AckResponse)
+	outcome := p.insist(ctx, req, resp)
 	a.finish()
-	a.Outcome = outcome
+	if a.Outcome = outcome; outcome == Done {
+		p.repeat(ctx, req, resp)
+	}
 }
 
 // collect reads and confirms until nothing is left. The world is calm by then.

@@ -83,6 +83,16 @@ func (p *Person) pause(ctx context.Context) bool {
 	}
 }
 
+// rest does nothing for up to bound; false when it is time to stop.
+func (p *Person) rest(ctx context.Context, bound time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(time.Duration(p.rng.Int64N(int64(bound)))):
+		return true
+	}
+}
+
 // connect dials until it works.
 func (p *Person) connect(ctx context.Context) bool {
 	for {

@@ -26,6 +26,7 @@ type death struct {
 	on      string        // … in this part of the data directory; empty: anywhere
 	percent int           // what survives of the unsynced: 100 is a crash of the process alone
 	down    time.Duration // until the next start
+	hang    time.Duration // from so long before the flush of the views until so long after it, the log's syncs hang
 }
 
 func (d death) String() string {
@@ -56,7 +57,25 @@ func drawPlan(rng *rand.Rand) plan {
 	for range rng.IntN(4) {
 		p.deaths = append(p.deaths, drawDeath(rng, p.length))
 	}
+	if p.syncTime > 0 && rng.IntN(4) == 0 {
+		p.length = flushEvery + time.Duration(5+rng.IntN(20))*time.Second
+		p.deaths = append([]death{drawDeathInFlush(rng)}, p.deaths...)
+	}
 	return p
+}
+
+// flushEvery is how often the engine flushes its views.
+const flushEvery = 30 * time.Second
+
+// drawDeathInFlush cuts the power while the views are flushed and the log is not
+// synced: what the views hold must wait for the log. A flush is about 16
+// operations; from the eighth on, its table stands in a synced manifest.
+func drawDeathInFlush(rng *rand.Rand) death {
+	return death{
+		on: "views", op: 6 + rng.IntN(11), percent: []int{0, 0, 0, 10}[rng.IntN(4)],
+		down: time.Duration(rng.IntN(4000)) * time.Millisecond,
+		hang: time.Duration(500+rng.IntN(4000)) * time.Millisecond,
+	}
 }
 
 func drawDeath(rng *rand.Rand, length time.Duration) death {

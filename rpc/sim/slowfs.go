@@ -2,6 +2,8 @@ package sim
 
 import (
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"quicprochat/log"
 )
 
 // slowFS makes syncs take time, and lie, and knows which files have bytes that
@@ -113,5 +115,8 @@ func (f *slowFile) sync(do func() error) error {
 		return err
 	}
 	f.disk.wasSynced(f.content)
+	if f.disk.Anchored != nil && within(f.name, log.AnchorFile) {
+		f.disk.Anchored(anchorSize(f.disk.fs))
+	}
 	return nil
 }

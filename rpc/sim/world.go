@@ -94,6 +94,9 @@ func (w *World) Run() error {
 	people.Wait()
 	<-storms
 	if err == nil {
+		err = w.checkRunning()
+	}
+	if err == nil {
 		err = w.settle()
 	}
 	for _, p := range w.People {
@@ -121,6 +124,15 @@ func (w *World) start(fs *vfs.MemFS, acceptTime bool) error {
 		w.Prepare(len(w.History.lives), w.disk)
 	}
 	w.life = Life{span: begin()}
+	if fs != nil {
+		w.History.addAnchored(anchorSize(fs))
+	}
+	probe := &probe{world: w, disk: w.disk}
+	w.disk.Anchored = func(size uint64) {
+		if !probe.dead.Load() {
+			w.History.addAnchored(size)
+		}
+	}
 	w.ended = make(chan ending, 1)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -132,7 +144,7 @@ func (w *World) start(fs *vfs.MemFS, acceptTime bool) error {
 		return err
 	}
 	w.node = node
-	probe := &probe{world: w, node: node, disk: w.disk}
+	probe.node = node
 	w.probe = probe
 	node.Engine().OnPublish(func(commands.Published) { probe.look() })
 	if w.ca == nil {
@@ -154,6 +166,9 @@ func (w *World) lives() error {
 			left = min(left, d.after)
 		} else {
 			w.armDeath(d)
+		}
+		if d.hang > 0 {
+			w.hangBeforeFlush(d.hang)
 		}
 		var end ending
 		select {
@@ -182,6 +197,13 @@ func (w *World) lives() error {
 		}
 	}
 	return nil
+}
+
+// hangBeforeFlush lets the syncs of the log hang from some time before the views
+// are flushed until after that.
+func (w *World) hangBeforeFlush(before time.Duration) {
+	disk := w.disk
+	time.AfterFunc(flushEvery-before, func() { disk.Hang(time.Now().Add(2 * before)) })
 }
 
 // armDeath kills the server at a file operation.
@@ -235,7 +257,7 @@ func (w *World) resurrect(end ending) error {
 		// A life after a long pause may have ended before its first event.
 		late = clock.Wall.Sub(clock.Last) > 7*24*time.Hour
 		err = w.start(end.fs, true)
-	} else if late {
+	} else if late && err == nil {
 		err = errors.New("it was not asked whether the time is right")
 	}
 	if errors.As(err, &clock) || clock != nil && !late {

@@ -1,0 +1,144 @@
+package sim
+
+import "regexp"
+
+// control is a server, or client, with one promise taken out: worlds that do not
+// notice prove nothing.
+type control struct {
+	name string
+	// sabotage is what runs before the line seam of a source file while the control
+	// is switched on; none for a control of the harness itself.
+	file, seam, sabotage string
+	// caught is what the violation must say, in one of its lines.
+	caught *regexp.Regexp
+	// extra controls are beyond those that each run must have.
+	extra bool
+}
+
+// lyingSync is the control that the simulated disk is, not the server.
+const lyingSync = "lying-sync"
+
+// controls is the table. Each sabotage is the least that breaks its promise.
+var controls = []control{
+	{
+		name:   lyingSync,
+		caught: regexp.MustCompile(`acknowledged and is lost|acknowledged records are lost`),
+	},
+	{
+		name: "ack-before-sync", file: "commands/acker.go",
+		seam: "\t\t\tif err := g.pending.Wait(); err != nil {\n",
+		sabotage: `			for _, c := range g.calls {
+				c.release()
+			}
+			e.queue.done(len(g.calls), g.bytes)
+			g.calls, g.bytes = g.calls[:0], 0
+`,
+		caught: regexp.MustCompile(`acknowledged and (is lost|lay beyond the anchor)`),
+	},
+	{
+		name: "anchor-after-ack", file: "commands/acker.go",
+		seam: "\t\te.anchor(round)\n",
+		sabotage: `			var late group
+			for _, g := range round {
+				if g.pending != nil {
+					late.pending = g.pending
+				}
+				e.publishGroup(g)
+			}
+			e.anchor([]*group{&late})
+			continue
+`,
+		caught: regexp.MustCompile(`events are published and \d+ anchored|acknowledged and lay beyond the anchor`),
+	},
+	{
+		name: "dropped-receipt", file: "commands/receipts.go",
+		seam:     "\tif err != nil || !found {\n",
+		sabotage: "\t\treturn nil, nil\n",
+		caught:   regexp.MustCompile(`had an effect twice|is stored \d+ times|a repeated request was answered with`),
+	},
+	{
+		name: "views-ahead", file: "projections/syncfs.go",
+		seam:     "\tif err := f.mark.wait(f.size); err != nil {\n",
+		sabotage: "\t\treturn nil\n",
+		caught:   regexp.MustCompile(`the views were ahead of the log`),
+	},
+	{
+		name: "clock-in-apply", file: "projections/enqueue.go",
+		seam:     "\tfor _, target := range ev.GetTargets() {\n",
+		sabotage: "\t\tit.EnqueuedMS = uint64(wallClock().UnixMilli())\n",
+		caught:   regexp.MustCompile(`the live views have digest`),
+	},
+
+	{
+		name: "anchor-not-synced", file: "log/anchor.go", extra: true,
+		seam:     "\tif err := a.file.SyncData(); err != nil {\n",
+		sabotage: "\t\ta.newest, a.next = h, 1-a.next\n\t\treturn true, nil\n",
+		caught:   regexp.MustCompile(`the anchor on disk says`),
+	},
+	{
+		name: "shown-before-anchored", file: "commands/writer.go", extra: true,
+		seam:     "\tg.snap = w.views.Snapshot()\n",
+		sabotage: "\t\tw.e.publish(w.views.Snapshot())\n",
+		caught:   regexp.MustCompile(`item \d+ was shown before it was anchored`),
+	},
+	{
+		name: "page-out-of-order", file: "commands/window.go", extra: true,
+		seam:     "\treturn envelopes\n",
+		sabotage: "\t\tslices.Reverse(envelopes)\n",
+		caught:   regexp.MustCompile(`item \d+ follows item \d+ in a page`),
+	},
+	{
+		name: "page-with-a-hole", file: "commands/window.go", extra: true,
+		seam:     "\t\t\texpired := item.ExpiresMS <= r.now\n",
+		sabotage: "\t\t\tif item.Seq%7 == 0 {\n\t\t\t\tcontinue\n\t\t\t}\n",
+		caught:   regexp.MustCompile(`item \d+ \(\w+\) is missing in a page`),
+	},
+	{
+		name: "confirmation-lost", file: "commands/window.go", extra: true,
+		seam:     "\tif confirms {\n",
+		sabotage: "\t\treturn w, nil\n",
+		caught:   regexp.MustCompile(`item \d+ was confirmed and stayed`),
+	},
+	{
+		name: "receipts-expire-early", file: "commands/expire.go", extra: true,
+		seam:     "\tdue, err := projections.ExpiredReceipts(tx.View(), before)\n",
+		sabotage: "\t\tbefore = tx.Now()\n",
+		caught:   regexp.MustCompile(`had an effect twice|is stored \d+ times|a repeated request was answered with`),
+	},
+	{
+		name: "payload-released-early", file: "projections/drain.go", extra: true,
+		seam:     "\t\tq.DrainedBytes += uint64(it.Size)\n",
+		sabotage: "\t\tb.released = append(b.released, PayloadRef{Owner: it.Owner, ID: it.MessageID})\n",
+		caught:   regexp.MustCompile(`payload \w+ of an item that waits: found false|is missing in a page`),
+	},
+	{
+		name: "payload-kept", file: "commands/writer.go", extra: true,
+		seam:     "\tfor _, ref := range g.batch.Released() {\n",
+		sabotage: "\t\tg.batch.Released()\n",
+		caught:   regexp.MustCompile(`payload \w+ was released and is still there`),
+	},
+	{
+		name: "sessions-survive-password", file: "projections/sessions.go", extra: true,
+		seam:     "\t\tif token == kept {\n",
+		sabotage: "\t\tif token != kept {\n\t\t\tcontinue\n\t\t}\n",
+		caught:   regexp.MustCompile(`a session that ended: found true`),
+	},
+	{
+		name: "wrong-root", file: "log/tree.go", extra: true,
+		seam:     "\t\th = nodeHash(&roots[i], &h)\n",
+		sabotage: "\t\th = nodeHash(&h, &roots[i])\n\t\tcontinue\n",
+		caught:   regexp.MustCompile(`the log's root is \w+, tlog's is`),
+	},
+	{
+		name: "clock-gap-unasked", file: "commands/clock.go", extra: true,
+		seam:     "\tif accept || (last.Sub(wall) <= maxAhead && wall.Sub(last) <= maxGap) {\n",
+		sabotage: "\t\treturn nil\n",
+		caught:   regexp.MustCompile(`it was not asked whether the time is right`),
+	},
+	{
+		name: "retry-under-a-new-id", file: "rpc/client/call.go", extra: true,
+		seam:     "\t\tif werr := backOff(ctx, c.ctx, n, err); werr != nil {\n",
+		sabotage: "\t\tif err := c.buildFrame(buf, &a); err != nil {\n\t\t\treturn err\n\t\t}\n",
+		caught:   regexp.MustCompile(`is stored \d+ times`),
+	},
+}
