@@ -52,7 +52,7 @@ func Steps() []Step {
 }
 
 // EvidenceError means that a server shows what no honest server shows: keep the
-// reply and do not use it. Errors that accuse nobody are ErrStale,
+// reply (Bundle) and do not use it. Errors that accuse nobody are ErrStale,
 // ErrOlder, ErrPolicy, ErrIncomplete, ErrNote, ErrFormat, ErrMalformed and
 // *NewGenerationError.
 type EvidenceError struct {
@@ -60,7 +60,16 @@ type EvidenceError struct {
 	// Detail says what was expected and what was shown.
 	Detail string
 	// Err is the cause, or nil.
-	Err error
+	Err    error
+	bundle func() *Bundle
+}
+
+// Bundle is what to keep; nil from a Replayer, whose evidence is the log itself.
+func (e *EvidenceError) Bundle() *Bundle {
+	if e.bundle == nil {
+		return nil
+	}
+	return e.bundle()
 }
 
 // Error names the step and what was wrong.
@@ -100,6 +109,7 @@ var (
 
 // NewGenerationError means that the log's origin is of a later generation: its
 // operator went on after a loss of the log's end. Only the person may consent
+// (State.Consent).
 type NewGenerationError struct {
 	// Known and Shown are the N of the origins server_name/N.
 	Known, Shown uint32
