@@ -3,6 +3,7 @@ package commands
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/protobuf/proto"
 
+	"quicprochat/kt"
 	"quicprochat/log"
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
@@ -56,10 +58,11 @@ type Options struct {
 	// AcceptTime starts although the clock contradicts the log (--accept-time).
 	AcceptTime bool
 	Logger     *slog.Logger // nil: slog.Default
-	// Seal is called at the end of every group with key-transparency events and
-	// may emit the record that sums them up (HEAD). Logs of format 0 have none:
-	// nil. An error is fatal.
-	Seal func(*Tx) error
+	// LogKey signs checkpoints; nil: none is signed and there are no proofs.
+	LogKey ed25519.PrivateKey
+	// VRF makes the labels of names and keys that nobody registered; it goes with
+	// LogKey.
+	VRF *kt.VRFPrivateKey
 	// SnapshotEvery is after how many events the views are copied to
 	// snapshots/; 0 means 1,000,000.
 	SnapshotEvery uint64
@@ -92,6 +95,10 @@ type Engine struct {
 	touches  touches
 	counters counters
 
+	signer *signer
+	vrf    *kt.VRFPrivateKey
+	absent absentLabels
+
 	failure  atomic.Pointer[error]
 	failed   chan struct{}
 	failOnce sync.Once
@@ -120,10 +127,17 @@ func Start(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, errors.Join(err, snap.Close(), e.views.Close())
 	}
+	if e.signer, err = newSigner(e, o.LogKey); err == nil {
+		err = e.signer.checkStart(snap)
+	}
+	if err != nil {
+		return nil, errors.Join(err, snap.Close(), e.views.Close())
+	}
 	e.publish(snap)
+	go e.signer.run()
 	w := &writer{
 		e: e, log: e.log, views: e.views, clock: e.clock,
-		quotas: o.Quotas, seal: o.Seal, group: newGroup(),
+		quotas: o.Quotas, group: newGroup(),
 	}
 	go w.run()
 	go e.syncGroups()
@@ -131,11 +145,16 @@ func Start(ctx context.Context, o Options) (*Engine, error) {
 	background, quit := context.WithCancel(context.Background())
 	e.quit = quit
 	e.keepers.Go(func() { e.keepHouse(background) })
+	e.keepers.Go(func() { e.keepHeads(background) })
 	e.keepers.Go(func() { e.keepSnapshots(background, o.SnapshotEvery) })
 	e.keepers.Go(func() { e.watchSyncs(background) })
 	if e.space.begin() {
 		e.keepers.Go(func() { e.keepSpace(background) })
 		e.keepers.Go(func() { e.reclaimSpace(background) })
+	}
+	// The first checkpoint of this run shows that it knows the whole log.
+	if err := e.sealHead(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("write the first HEAD: %w", err), e.Stop(context.WithoutCancel(ctx)))
 	}
 	return e, nil
 }
@@ -157,7 +176,7 @@ func newEngine(o Options) *Engine {
 		e.logger = slog.Default()
 	}
 	e.space = newSpace(o, e.logger)
-	e.payload = e.Payload
+	e.payload, e.vrf = e.Payload, o.VRF
 	e.hooks.Store(new([]func(Published)))
 	return e
 }
@@ -296,12 +315,13 @@ func (e *Engine) Stop(ctx context.Context) error {
 func (e *Engine) shutdown() error {
 	<-e.finished
 	e.keepers.Wait()
+	signerErr := e.signer.close()
 	if last := e.current.Swap(nil); last != nil {
 		last.release()
 	}
 	e.readers.Wait()
-	if err := e.views.Close(); err != nil {
-		return fmt.Errorf("close the views: %w", err)
+	if err := errors.Join(signerErr, e.views.Close()); err != nil {
+		return fmt.Errorf("close guard and views: %w", err)
 	}
 	return e.Err()
 }

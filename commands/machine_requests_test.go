@@ -213,7 +213,6 @@ func (m *machine) drawKeySet(t *rapid.T) *request {
 		{pb.Reason_SIGNATURE_INVALID, func(r *pb.UploadHybridKeyRequest) { r.Keyset.TimeMs++ }},
 		{pb.Reason_KEYSET_INVALID, func(r *pb.UploadHybridKeyRequest) { r.Keyset.HybridKey = r.Keyset.HybridKey[1:] }},
 		{pb.Reason_MISSING_FIELD, func(r *pb.UploadHybridKeyRequest) { r.Keyset = nil }},
-		{pb.Reason_NOT_SUPPORTED, func(r *pb.UploadHybridKeyRequest) { r.WithProof = true }},
 	}))
 }
 

@@ -135,7 +135,7 @@ func (w *World) checkRunning() error {
 // replay feeds the first events of the log to the model and computes the root a
 // second way.
 func replay(l *log.Log, size uint64, m *Model) error {
-	tree := &leafHashes{}
+	tree, heads := &leafHashes{}, &headChecker{}
 	err := l.Iterate(0, size, func(index uint64, r log.Record) error {
 		ev, err := projections.DecodeEvent(r.Event)
 		if err != nil {
@@ -144,8 +144,14 @@ func replay(l *log.Log, size uint64, m *Model) error {
 		if err := m.Apply(ev); err != nil {
 			return fmt.Errorf("event %d: %w", index, err)
 		}
+		if err := heads.add(index, r.Leaf, ev.TimeMs); err != nil {
+			return err
+		}
 		return tree.add(r.Leaf)
 	})
+	if err == nil {
+		err = heads.end()
+	}
 	if err != nil {
 		return fmt.Errorf("replay: %w", err)
 	}
