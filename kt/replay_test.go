@@ -23,6 +23,7 @@ func busyLog(t testing.TB) *testLog {
 	l.head()
 	l.head()
 	l.revoke(public(testKey(12)), pb.Authority_IDENTITY, alice.identity)
+	alice.devices = alice.devices[:1]
 	alice.succeed(30).publish()
 	l.rotate(3, 1)
 	l.head()

@@ -64,7 +64,7 @@ func (v *Verifier) verify(state *State, asked *Question, p *pb.KeyProof, nowMS u
 	case q.Username != "":
 		answer.Person, err = h.person(q.Username, q.Known)
 	case q.IdentityKey != nil:
-		answer.Identity, err = h.identity(q.IdentityKey, q.Known)
+		answer.Identity, err = h.identity(q.IdentityKey, q.Known, false)
 	case q.RevokedKey != nil:
 		answer.Revocation, err = h.revocationOf(q.RevokedKey, q.Owner)
 	}

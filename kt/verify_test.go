@@ -87,6 +87,26 @@ func TestLookups(t *testing.T) {
 		t.Errorf("alice's old identity: %+v", old)
 	}
 
+	// A device goes over to the next identity, which revokes it; the old identity's
+	// KeySet still lists it.
+	dora := l.register("dora", 70)
+	doraNext := dora.succeed(80)
+	l.revoke(public(testKey(71)), pb.Authority_IDENTITY, doraNext.identity)
+	l.head()
+	for _, test := range []struct {
+		query  Query
+		signed bool
+	}{{Query{Username: "dora"}, true}, {Query{IdentityKey: doraNext.key()}, true}, {Query{IdentityKey: dora.key()}, false}} {
+		a := mustAsk(t, l, v, state, test.query)
+		i := a.Identity
+		if a.Person != nil {
+			i = a.Person.Identity
+		}
+		if r := i.DeviceRevocations[string(public(testKey(71)))]; r == nil || r.Signed != test.signed || len(i.DeviceKeys()) != 1 {
+			t.Errorf("dora's device, asked by %+v: %+v", test.query, r)
+		}
+	}
+
 	// Revocations by themselves; a key that nobody has.
 	for _, test := range []struct {
 		key, owner []byte
@@ -96,6 +116,7 @@ func TestLookups(t *testing.T) {
 		{alice.key(), nil, true, true},
 		{public(testKey(12)), alice.key(), true, true},
 		{public(testKey(12)), nil, true, false},
+		{public(testKey(12)), next.key(), true, false},
 		{public(testKey(11)), nil, true, false},
 		{bob.key(), nil, false, false},
 	} {

@@ -279,7 +279,7 @@ func follows(older, newer *shownHead, p *pb.HeadProof) error {
 		b.Config != a.Config && b.Config < older.Size,
 		b.KTCount == a.KTCount && b.MapRoot != a.MapRoot,
 		b.KTCount-a.KTCount+b.Epoch-a.Epoch > newer.Size-older.Size:
-		return evidence(StepHead, "the HEAD of %d leaves contradicts that of %d: %+v after %+v", newer.Size, older.Size, b, a)
+		return evidence(StepHead, "the HEAD of %d leaves contradicts that of %d: %s, after %s", newer.Size, older.Size, b.summary(), a.summary())
 	}
 	leaf := LeafHash(older.leaf)
 	if err := proof.VerifyInclusion(hasher, a.Epoch, b.Epoch, leaf[:], p.GetKnownHeadPath(), b.HeadsRoot[:]); err != nil {
@@ -289,6 +289,11 @@ func follows(older, newer *shownHead, p *pb.HeadProof) error {
 		return evidence(StepHeads, "heads_root from epoch %d to %d: %w", a.Epoch, b.Epoch, err)
 	}
 	return nil
+}
+
+func (h Head) summary() string {
+	return fmt.Sprintf("epoch %d, time_ms %d, prev_head %d, config %d, kt_count %d, map_root %x",
+		h.Epoch, h.TimeMS, h.PrevHead, h.Config, h.KTCount, h.MapRoot)
 }
 
 // store makes the next state. What others stored since the question was asked is
