@@ -168,9 +168,6 @@ func (c *headCheck) readConfigs() error {
 	if c.config = configAt(c.chain, c.shown.Size); c.config == nil || c.config.index != c.shown.head.Config {
 		return evidence(StepConfig, "the HEAD names the CONFIG at index %d, which is not the newest of those shown", c.shown.head.Config)
 	}
-	if last := c.chain[len(c.chain)-1].index; len(c.p.GetConfigs()) > 0 && c.config.index != last {
-		return evidence(StepConfig, "a CONFIG at index %d after the one that the HEAD names, %d", last, c.config.index)
-	}
 	if c.config.FormatVersion < FormatHeads {
 		return evidence(StepHead, "a HEAD in a log of format %d", c.config.FormatVersion)
 	}
