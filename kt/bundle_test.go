@@ -87,6 +87,18 @@ func TestBundlesThatShowNothing(t *testing.T) {
 			configs[0].Leaf = forged.leaves[0]
 			b.Question.State.Configs = configs
 		},
+		"a key that nobody handed over": func(b *Bundle) {
+			mallory := l.fork(1)
+			c := must(ParseLeaf(l.leaves[0])).Config
+			c.LogKey = public(testKey(9))
+			c.Link(0, testKey(9))
+			mallory.keys = append(mallory.keys, testKey(9))
+			mallory.unchecked(AppendConfigLeaf(nil, c))
+			configs := b.Question.State.Configs[:1:1]
+			b.Question.State.Configs = append(configs, KnownConfig{
+				Index: 1, Leaf: mallory.leaves[1], Note: mallory.signed(2), Path: must(mallory.tree.InclusionProof(1, 2)),
+			})
+		},
 		"a CONFIG linked by nobody": func(b *Bundle) {
 			configs := append([]KnownConfig(nil), b.Question.State.Configs...)
 			c := must(ParseLeaf(configs[1].Leaf)).Config

@@ -171,6 +171,65 @@ func headLies() []lie {
 			l.unchecked(AppendHeadLeaf(nil, l.r.NextHead(l.nowMS)))
 			return honest(l, state)
 		}},
+		{"links CONFIGs backwards", "after one at", StepConfig, func(l *testLog, _ *person, state *State) (*Question, *pb.KeyProof) {
+			*state = State{}
+			c, _, _ := l.r.Config()
+			later := c
+			c.Link(l.size()+1, testKey(1))
+			later.Link(0, testKey(1))
+			l.keys = append(l.keys, testKey(1), testKey(1))
+			l.unchecked(AppendConfigLeaf(nil, c))
+			l.unchecked(AppendConfigLeaf(nil, later))
+			h := l.r.NextHead(l.nowMS)
+			h.Config = l.size() - 2
+			l.unchecked(AppendHeadLeaf(nil, h))
+			q, p := honest(l, state)
+			p.Head.Configs[1], p.Head.Configs[2] = p.Head.Configs[2], p.Head.Configs[1]
+			return q, p
+		}},
+		{"names a CONFIG that an earlier HEAD hid", "contradicts", StepHead, func(l *testLog, _ *person, state *State) (*Question, *pb.KeyProof) {
+			f := l.fork(l.size())
+			c, index, _ := f.r.Config()
+			c.LogKey = public(testKey(3))
+			c.Link(index, testKey(1))
+			f.unchecked(AppendConfigLeaf(nil, c))
+			f.configs = f.configs[:1]
+			f.unchecked(AppendHeadLeaf(nil, f.r.NextHead(f.nowMS)))
+			q := state.Ask(Query{})
+			if _, err := testVerifier().Head(state, q, f.headProof(q, f.size()), f.nowMS); err != nil {
+				f.t.Fatal(err)
+			}
+			f.configs, f.keys = append(f.configs, f.size()-2), append(f.keys, testKey(3))
+			f.r.config, f.r.configIndex = c, f.size()-2
+			f.unchecked(AppendHeadLeaf(nil, f.r.NextHead(f.nowMS)))
+			return honest(f, state)
+		}},
+		{"writes HEADs in a log of format 0", "in a log of format 0", StepHead, func(l *testLog, _ *person, state *State) (*Question, *pb.KeyProof) {
+			*state = State{}
+			f := l.fork(0)
+			c := must(ParseLeaf(l.leaves[0])).Config
+			c.FormatVersion = 0
+			f.keys = l.keys
+			f.unchecked(AppendConfigLeaf(nil, c))
+			f.unchecked(AppendHeadLeaf(nil, Head{TimeMS: f.nowMS, HeadsRoot: EmptyHeadsRoot}))
+			q := state.Ask(Query{})
+			return q, &pb.KeyProof{Head: f.headProof(q, f.size())}
+		}},
+		{"skips the HEAD that was shown", "contradicts", StepHead, func(l *testLog, _ *person, state *State) (*Question, *pb.KeyProof) {
+			h := l.r.NextHead(l.nowMS)
+			h.PrevHead--
+			l.unchecked(AppendHeadLeaf(nil, h))
+			return honest(l, state)
+		}},
+		{"counts more new keys than new leaves", "contradicts", StepHead, func(l *testLog, _ *person, state *State) (*Question, *pb.KeyProof) {
+			l.opaque(60)
+			l.head()
+			mustAsk(l.t, l, testVerifier(), state, Query{})
+			h := l.r.NextHead(l.nowMS)
+			h.KTCount, h.MapRoot = h.KTCount+20, Hash{1}
+			l.unchecked(AppendHeadLeaf(nil, h))
+			return honest(l, state)
+		}},
 		{"shows another CONFIG than the log holds", "not in the tree", StepConfig, func(l *testLog, _ *person, state *State) (*Question, *pb.KeyProof) {
 			*state = State{}
 			q, p := honest(l, state)
@@ -218,6 +277,15 @@ func labelLies() []lie {
 			q := state.Ask(Query{Username: "alice", Known: known})
 			return q, l.answer(q, l.size())
 		}},
+		{"takes a binding out of the map again", "alice had version 1, which is gone", StepMap, func(l *testLog, alice *person, state *State) (*Question, *pb.KeyProof) {
+			alice.succeed(30)
+			l.head()
+			known := mustAsk(l.t, l, testVerifier(), new(State), Query{Username: "alice"}).Person.Known()
+			key := string(VRFInput(KindAccount, []byte("alice"), 0))
+			l.entries[key] = l.entries[key][:1]
+			q := state.Ask(Query{Username: "alice", Known: known})
+			return q, l.answer(q, l.size())
+		}},
 		{"shows a second label space", "does not hold for this key", StepVRF, func(l *testLog, alice *person, state *State) (*Question, *pb.KeyProof) {
 			other := newTestLogOf(l.t, NewVRFPrivateKey([32]byte{3}))
 			l.vrf = other.vrf
@@ -258,7 +326,7 @@ func labelLies() []lie {
 			l.unopened = func(kind Kind, version uint32) bool { return kind == KindAccount && version == 1 }
 			return askAlice(l, state)
 		}},
-		{"hides the key that a hand-over is from", "not opened", StepOpening, func(l *testLog, alice *person, state *State) (*Question, *pb.KeyProof) {
+		{"hides the key that a hand-over is from", "in a version that is not opened", StepOpening, func(l *testLog, alice *person, state *State) (*Question, *pb.KeyProof) {
 			alice.succeed(30)
 			l.head()
 			l.unopened = func(kind Kind, version uint32) bool { return kind == KindAccount && version == 0 }
@@ -403,6 +471,17 @@ func statementLies() []lie {
 			ks.DeviceKeys = append(ks.DeviceKeys, public(testKey(60)))
 		})},
 		{"drops a version out of the chain", "previous_hash", StepKeySet, signed(func(ks *pb.KeySet) { ks.PreviousHash = make([]byte, 32) })},
+		{"breaks the chain behind a known version that it calls erased", "previous_hash", StepKeySet, func(l *testLog, alice *person, state *State) (*Question, *pb.KeyProof) {
+			known := mustAsk(l.t, l, testVerifier(), state, Query{Username: "alice"}).Person.Known()
+			ks := alice.nextKeySet()
+			ks.PreviousHash = make([]byte, 32)
+			statement.SignKeySet(testServer, ks, alice.identity)
+			l.entry(KindIdentity, alice.key(), must(proto.Marshal(ks)))
+			l.head()
+			l.unopened = func(kind Kind, version uint32) bool { return kind == KindIdentity && version == 0 }
+			q := state.Ask(Query{Username: "alice", Known: known})
+			return q, l.answer(q, l.size())
+		}},
 		{"shows an old KeySet as the next version", "holds version 5", StepKeySet, signed(func(ks *pb.KeySet) { ks.Version = 5 })},
 		{"shows the KeySet of another", "holds version 1 of", StepKeySet, signed(func(ks *pb.KeySet) { ks.IdentityKey = public(testKey(60)) })},
 		{"shows a device key that is none", "device key of 70000", StepKeySet, signed(func(ks *pb.KeySet) { ks.DeviceKeys[1] = make([]byte, 70_000) })},

@@ -69,7 +69,11 @@ func (l *testLog) answer(q *Question, size uint64) *pb.KeyProof {
 	case q.Query.RevokedKey != nil:
 		b.history(KindRevocation, q.Query.RevokedKey, 0)
 	}
+	identities := q.Query.IdentityKeys
 	if identity != nil {
+		identities = [][]byte{identity}
+	}
+	for _, identity := range identities {
 		ks := new(pb.KeySet)
 		// A lying server's KeySet may be none.
 		_ = proto.Unmarshal(b.history(KindIdentity, identity, request.GetFromIdentityVersion()), ks)
