@@ -29,7 +29,7 @@ func ResolveUser(v *View, req *pb.ResolveUserRequest) (*pb.ResolveUserResponse, 
 		return nil, err
 	}
 	if !found {
-		return nil, Refuse(pb.Status_NotFound, pb.Reason_NO_SUCH_USER, "there is no user of this name")
+		return nil, errNoSuchUser
 	}
 	version, found, err := projections.KTNewest(v.Reader, kt.KindAccount, []byte(name))
 	if err != nil {

@@ -97,7 +97,7 @@ func (w *world) step(line string, below []string) []string {
 	if verb, known := verbs[parts[0]]; known {
 		return verb(w, parts[1], w.arguments(parts[2:]))
 	}
-	method, known := rpc.MethodByName(parts[1])
+	method, known := methodByName(parts[1])
 	if !known {
 		w.t.Fatalf("step %q names no method", line)
 	}
@@ -116,10 +116,20 @@ func (w *world) step(line string, below []string) []string {
 	return w.last()
 }
 
+// methodByName finds a method of either table.
+func methodByName(name string) (*rpc.Method, bool) {
+	for _, m := range rpc.LocalMethods() {
+		if m.Name == name {
+			return m, true
+		}
+	}
+	return rpc.MethodByName(name)
+}
+
 // identify puts session token and request id into a request.
 func (w *world) identify(req proto.Message, session string, a *arguments) {
 	m := req.ProtoReflect()
-	if field := m.Descriptor().Fields().ByName("session_token"); field != nil && session != "nobody" {
+	if field := m.Descriptor().Fields().ByName("session_token"); field != nil && session != "nobody" && session != "socket" {
 		token, known := w.tokens[session]
 		if !known {
 			seed := seedFrom("token of " + session)
@@ -170,6 +180,12 @@ func (w *world) dispatch(method *rpc.Method, req proto.Message) (proto.Message, 
 		return orNil(commands.FetchHybridKeys(view, r))
 	case *pb.ResolveUserRequest:
 		return orNil(commands.ResolveUser(view, r))
+	case *pb.GrantRoleRequest:
+		command, err = commands.NewGrantRole(method.Rule, r, pb.Actor_SOCKET)
+	case *pb.RevokeRoleRequest:
+		command, err = commands.NewRevokeRole(method.Rule, r, pb.Actor_DIRECTORY)
+	case *pb.ListRolesRequest:
+		return orNil(commands.ListRoles(view, r))
 	default:
 		w.t.Fatalf("no way to call %s", method)
 	}

@@ -82,6 +82,8 @@ func applyBody(b *Batch, e *Entry) error {
 		return applySnapshotTaken(b, body.SnapshotTaken)
 	case *pb.Event_RequestAnswered:
 		return applyRequestAnswered(e)
+	case *pb.Event_RoleChanged:
+		return applyRoleChanged(b, body.RoleChanged)
 	default:
 		return invalid("no body of a known type")
 	}
