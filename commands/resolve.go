@@ -12,7 +12,7 @@ import (
 // ResolveUser answers with the identity key that a username is bound to, from
 // the published view. version is that of the binding in key transparency.
 // Refusals: BadRequest MISSING_FIELD, USERNAME_INVALID, NOT_SUPPORTED; NotFound
-// NO_SUCH_USER.
+// NO_SUCH_USER, or KEY_REVOKED while the user has no other key.
 func ResolveUser(v *View, req *pb.ResolveUserRequest) (*pb.ResolveUserResponse, error) {
 	switch {
 	case req.GetWithProof():
@@ -30,6 +30,9 @@ func ResolveUser(v *View, req *pb.ResolveUserRequest) (*pb.ResolveUserResponse, 
 	}
 	if !found {
 		return nil, errNoSuchUser
+	}
+	if err := refuseRevoked(v.Reader, account.IdentityKey, pb.Status_NotFound, "the identity key of this user"); err != nil {
+		return nil, err
 	}
 	version, found, err := projections.KTNewest(v.Reader, kt.KindAccount, []byte(name))
 	if err != nil {

@@ -104,9 +104,12 @@ func (w *world) step(line string, below []string) []string {
 	a := w.arguments(parts[2:])
 	req := method.NewRequest()
 	w.identify(req, parts[0], a)
-	if upload, ok := req.(*pb.UploadHybridKeyRequest); ok {
-		w.nextKeySet(upload, parts[0], a)
-	} else {
+	switch r := req.(type) {
+	case *pb.UploadHybridKeyRequest:
+		w.nextKeySet(r, parts[0], a)
+	case *pb.RevokeKeyRequest:
+		w.revocation(r, parts[0], a)
+	default:
 		a.apply(req, false)
 	}
 	for _, sub := range below {
@@ -171,7 +174,31 @@ func (w *world) dispatch(method *rpc.Method, req proto.Message) (proto.Message, 
 	case *pb.AckRequest:
 		command, err = commands.NewAck(method.Rule, r)
 	case *pb.UploadHybridKeyRequest:
-		return w.upload(method.Rule, r)
+		return w.prepared(func(view *commands.View) (*commands.Command, error) {
+			upload, err := commands.PrepareHybridKey(view.Reader, serverName, w.vrf, r)
+			if err != nil {
+				return nil, err
+			}
+			return commands.NewUploadHybridKey(method.Rule, r, upload)
+		})
+	case *pb.RevokeKeyRequest:
+		return w.prepared(func(view *commands.View) (*commands.Command, error) {
+			revocation, err := commands.PrepareRevocation(view.Reader, serverName, w.vrf, r)
+			if err != nil {
+				return nil, err
+			}
+			return commands.NewRevokeKey(method.Rule, r, revocation)
+		})
+	case *pb.RevokeAnyKeyRequest:
+		return w.prepared(func(view *commands.View) (*commands.Command, error) {
+			revocation, err := commands.PrepareMachineRevocation(view.Reader, w.vrf, r, pb.Actor_SOCKET)
+			if err != nil {
+				return nil, err
+			}
+			return commands.NewRevokeAnyKey(method.Rule, r, revocation)
+		})
+	case *pb.CheckRevocationRequest:
+		return orNil(commands.CheckRevocation(view, r))
 	case *pb.FetchRequest, *pb.FetchWaitRequest, *pb.PeekRequest:
 		return w.read(method.Rule, view, req)
 	case *pb.FetchHybridKeyRequest:
@@ -347,17 +374,16 @@ func (w *world) newestKeySet(identity string) *pb.KeySet {
 	return keySet
 }
 
-// upload calls UploadHybridKey as the server does: prepared again while stale.
-func (w *world) upload(rule *pb.Rule, req *pb.UploadHybridKeyRequest) (proto.Message, error) {
+// prepared calls a method whose command is made from the published view, as the
+// server does: made again while stale.
+func (w *world) prepared(prepare func(*commands.View) (*commands.Command, error)) (proto.Message, error) {
 	for range 4 {
 		view := w.view()
-		prepared, err := commands.PrepareHybridKey(view.Reader, serverName, w.vrf, req)
+		command, err := prepare(view)
 		view.Release()
 		if err != nil {
 			return nil, err
 		}
-		command, err := commands.NewUploadHybridKey(rule, req, prepared)
-		w.check(err)
 		response, err := w.engine.Do(w.t.Context(), command)
 		if !errors.Is(err, commands.ErrStale) {
 			return response, err

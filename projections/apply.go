@@ -64,6 +64,10 @@ func applyBody(b *Batch, e *Entry) error {
 		return applySessionTouched(b, body.SessionTouched)
 	case *pb.Event_SessionsEnded:
 		return applySessionsEnded(b, body.SessionsEnded)
+	case *pb.Event_KeyRevoked:
+		return applyKeyRevoked(b, body.KeyRevoked)
+	case *pb.Event_IdentityReplaced:
+		return applyIdentityReplaced(b, body.IdentityReplaced)
 	case *pb.Event_MessageEnqueued:
 		return applyMessageEnqueued(b, body.MessageEnqueued, now)
 	case *pb.Event_MessagesDrained:

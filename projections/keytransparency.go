@@ -49,6 +49,9 @@ func applyKeyTransparencyEntry(b *Batch, e *Entry, ev *pb.KeyTransparencyEntry) 
 	if want := newest + 1; (found && ev.GetVersion() != want) || (!found && ev.GetVersion() != 0) {
 		return invalid("version %d does not follow the newest", ev.GetVersion())
 	}
+	if err := checkSubject(b, e, ev); err != nil {
+		return err
+	}
 	if _, found, err := KTLabel(b, leaf.Label); err != nil || found {
 		return orInvalid(err, "the label exists")
 	}
@@ -65,11 +68,16 @@ func applyKeyTransparencyEntry(b *Batch, e *Entry, ev *pb.KeyTransparencyEntry) 
 		return err
 	}
 	b.row = append(binary.BigEndian.AppendUint32(b.row[:0], ev.GetVersion()), leaf.Label[:]...)
-	return b.put(ktKey(b.scratch(), prefixKTNewest, kind, ev.GetId()), b.row)
+	if err := b.put(ktKey(b.scratch(), prefixKTNewest, kind, ev.GetId()), b.row); err != nil {
+		return err
+	}
+	if kt.Kind(kind) == kt.KindRevocation {
+		return b.endKey(Key(ev.GetId()))
+	}
+	return nil
 }
 
-// checkKTEntry checks what does not depend on the views. Revocations do not
-// belong to this format: what they end would have to be ended here.
+// checkKTEntry checks what does not depend on the views.
 func checkKTEntry(ev *pb.KeyTransparencyEntry) error {
 	if len(ev.GetVrfProof()) != vrfProofSize || len(ev.GetNextVrfProof()) != vrfProofSize {
 		return invalid("VRF proofs of %d and %d bytes", len(ev.GetVrfProof()), len(ev.GetNextVrfProof()))
@@ -79,6 +87,9 @@ func checkKTEntry(ev *pb.KeyTransparencyEntry) error {
 	}
 	switch ev.GetKind() {
 	case uint32(kt.KindAccount):
+		if ev.GetVersion() > 0 {
+			return checkHandOver(ev)
+		}
 		_, err := field32(ev.GetValue(), "identity key")
 		return err
 	case uint32(kt.KindIdentity):
@@ -86,6 +97,8 @@ func checkKTEntry(ev *pb.KeyTransparencyEntry) error {
 			return err
 		}
 		return checkKeySet(ev)
+	case uint32(kt.KindRevocation):
+		return checkRevocation(ev)
 	default:
 		return invalid("KT entry of kind %d", ev.GetKind())
 	}

@@ -409,6 +409,113 @@ func (x *ListRolesResponse) GetNext() []byte {
 	return nil
 }
 
+type RevokeAnyKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ed25519, 32 bytes: an identity key or a device key.
+	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Numbers of RFC 5280, section 5.3.1: 0, 1, 4 or 5.
+	Reason        uint32 `protobuf:"varint,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAnyKeyRequest) Reset() {
+	*x = RevokeAnyKeyRequest{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAnyKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAnyKeyRequest) ProtoMessage() {}
+
+func (x *RevokeAnyKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAnyKeyRequest.ProtoReflect.Descriptor instead.
+func (*RevokeAnyKeyRequest) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RevokeAnyKeyRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RevokeAnyKeyRequest) GetReason() uint32 {
+	if x != nil {
+		return x.Reason
+	}
+	return 0
+}
+
+type RevokeAnyKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revocation as it stands: this one, or an earlier one of the same key.
+	Revocation    *Revocation `protobuf:"bytes,1,opt,name=revocation,proto3" json:"revocation,omitempty"`
+	ServerTimeMs  uint64      `protobuf:"varint,2,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAnyKeyResponse) Reset() {
+	*x = RevokeAnyKeyResponse{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAnyKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAnyKeyResponse) ProtoMessage() {}
+
+func (x *RevokeAnyKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAnyKeyResponse.ProtoReflect.Descriptor instead.
+func (*RevokeAnyKeyResponse) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RevokeAnyKeyResponse) GetRevocation() *Revocation {
+	if x != nil {
+		return x.Revocation
+	}
+	return nil
+}
+
+func (x *RevokeAnyKeyResponse) GetServerTimeMs() uint64 {
+	if x != nil {
+		return x.ServerTimeMs
+	}
+	return 0
+}
+
 type ListRolesResponse_Entry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Username      string                 `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
@@ -420,7 +527,7 @@ type ListRolesResponse_Entry struct {
 
 func (x *ListRolesResponse_Entry) Reset() {
 	*x = ListRolesResponse_Entry{}
-	mi := &file_qpc_v1_admin_proto_msgTypes[6]
+	mi := &file_qpc_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -432,7 +539,7 @@ func (x *ListRolesResponse_Entry) String() string {
 func (*ListRolesResponse_Entry) ProtoMessage() {}
 
 func (x *ListRolesResponse_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_admin_proto_msgTypes[6]
+	mi := &file_qpc_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -473,7 +580,7 @@ var File_qpc_v1_admin_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/admin.proto\x12\x06qpc.v1\x1a\x14qpc/v1/options.proto\"P\n" +
+	"\x12qpc/v1/admin.proto\x12\x06qpc.v1\x1a\x14qpc/v1/options.proto\x1a\x19qpc/v1/transparency.proto\"P\n" +
 	"\x10GrantRoleRequest\x12\x1a\n" +
 	"\busername\x18\x02 \x01(\tR\busername\x12 \n" +
 	"\x04role\x18\x03 \x01(\x0e2\f.qpc.v1.RoleR\x04role\"\x7f\n" +
@@ -497,12 +604,20 @@ const file_qpc_v1_admin_proto_rawDesc = "" +
 	"\x05Entry\x12\x1a\n" +
 	"\busername\x18\x01 \x01(\tR\busername\x12 \n" +
 	"\x04role\x18\x02 \x01(\x0e2\f.qpc.v1.RoleR\x04role\x12!\n" +
-	"\fidentity_key\x18\x03 \x01(\fR\videntityKey*@\n" +
+	"\fidentity_key\x18\x03 \x01(\fR\videntityKey\"?\n" +
+	"\x13RevokeAnyKeyRequest\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\rR\x06reason\"p\n" +
+	"\x14RevokeAnyKeyResponse\x122\n" +
+	"\n" +
+	"revocation\x18\x01 \x01(\v2\x12.qpc.v1.RevocationR\n" +
+	"revocation\x12$\n" +
+	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs*@\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04USER\x10\x01\x12\r\n" +
 	"\tMODERATOR\x10\x02\x12\t\n" +
-	"\x05ADMIN\x10\x032\x83\x02\n" +
+	"\x05ADMIN\x10\x032\xde\x02\n" +
 	"\fAdminService\x12P\n" +
 	"\tGrantRole\x12\x18.qpc.v1.GrantRoleRequest\x1a\x19.qpc.v1.GrantRoleResponse\"\x0e\xca\xf3\x18\n" +
 	"\b\xe0\xd4\x03\x10\t \x030\x01\x12S\n" +
@@ -510,7 +625,9 @@ const file_qpc_v1_admin_proto_rawDesc = "" +
 	"RevokeRole\x12\x19.qpc.v1.RevokeRoleRequest\x1a\x1a.qpc.v1.RevokeRoleResponse\"\x0e\xca\xf3\x18\n" +
 	"\b\xe1\xd4\x03\x10\t \x030\x01\x12L\n" +
 	"\tListRoles\x12\x18.qpc.v1.ListRolesRequest\x1a\x19.qpc.v1.ListRolesResponse\"\n" +
-	"\xca\xf3\x18\x06\b\xe2\xd4\x03\x10\tB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\xca\xf3\x18\x06\b\xe2\xd4\x03\x10\t\x12Y\n" +
+	"\fRevokeAnyKey\x12\x1b.qpc.v1.RevokeAnyKeyRequest\x1a\x1c.qpc.v1.RevokeAnyKeyResponse\"\x0e\xca\xf3\x18\n" +
+	"\b\xe3\xd4\x03\x10\t \x030\x01B\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_admin_proto_rawDescOnce sync.Once
@@ -525,7 +642,7 @@ func file_qpc_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_qpc_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_qpc_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_qpc_v1_admin_proto_goTypes = []any{
 	(Role)(0),                       // 0: qpc.v1.Role
 	(*GrantRoleRequest)(nil),        // 1: qpc.v1.GrantRoleRequest
@@ -534,25 +651,31 @@ var file_qpc_v1_admin_proto_goTypes = []any{
 	(*RevokeRoleResponse)(nil),      // 4: qpc.v1.RevokeRoleResponse
 	(*ListRolesRequest)(nil),        // 5: qpc.v1.ListRolesRequest
 	(*ListRolesResponse)(nil),       // 6: qpc.v1.ListRolesResponse
-	(*ListRolesResponse_Entry)(nil), // 7: qpc.v1.ListRolesResponse.Entry
+	(*RevokeAnyKeyRequest)(nil),     // 7: qpc.v1.RevokeAnyKeyRequest
+	(*RevokeAnyKeyResponse)(nil),    // 8: qpc.v1.RevokeAnyKeyResponse
+	(*ListRolesResponse_Entry)(nil), // 9: qpc.v1.ListRolesResponse.Entry
+	(*Revocation)(nil),              // 10: qpc.v1.Revocation
 }
 var file_qpc_v1_admin_proto_depIdxs = []int32{
-	0, // 0: qpc.v1.GrantRoleRequest.role:type_name -> qpc.v1.Role
-	0, // 1: qpc.v1.GrantRoleResponse.previous:type_name -> qpc.v1.Role
-	0, // 2: qpc.v1.RevokeRoleResponse.previous:type_name -> qpc.v1.Role
-	7, // 3: qpc.v1.ListRolesResponse.entries:type_name -> qpc.v1.ListRolesResponse.Entry
-	0, // 4: qpc.v1.ListRolesResponse.Entry.role:type_name -> qpc.v1.Role
-	1, // 5: qpc.v1.AdminService.GrantRole:input_type -> qpc.v1.GrantRoleRequest
-	3, // 6: qpc.v1.AdminService.RevokeRole:input_type -> qpc.v1.RevokeRoleRequest
-	5, // 7: qpc.v1.AdminService.ListRoles:input_type -> qpc.v1.ListRolesRequest
-	2, // 8: qpc.v1.AdminService.GrantRole:output_type -> qpc.v1.GrantRoleResponse
-	4, // 9: qpc.v1.AdminService.RevokeRole:output_type -> qpc.v1.RevokeRoleResponse
-	6, // 10: qpc.v1.AdminService.ListRoles:output_type -> qpc.v1.ListRolesResponse
-	8, // [8:11] is the sub-list for method output_type
-	5, // [5:8] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	0,  // 0: qpc.v1.GrantRoleRequest.role:type_name -> qpc.v1.Role
+	0,  // 1: qpc.v1.GrantRoleResponse.previous:type_name -> qpc.v1.Role
+	0,  // 2: qpc.v1.RevokeRoleResponse.previous:type_name -> qpc.v1.Role
+	9,  // 3: qpc.v1.ListRolesResponse.entries:type_name -> qpc.v1.ListRolesResponse.Entry
+	10, // 4: qpc.v1.RevokeAnyKeyResponse.revocation:type_name -> qpc.v1.Revocation
+	0,  // 5: qpc.v1.ListRolesResponse.Entry.role:type_name -> qpc.v1.Role
+	1,  // 6: qpc.v1.AdminService.GrantRole:input_type -> qpc.v1.GrantRoleRequest
+	3,  // 7: qpc.v1.AdminService.RevokeRole:input_type -> qpc.v1.RevokeRoleRequest
+	5,  // 8: qpc.v1.AdminService.ListRoles:input_type -> qpc.v1.ListRolesRequest
+	7,  // 9: qpc.v1.AdminService.RevokeAnyKey:input_type -> qpc.v1.RevokeAnyKeyRequest
+	2,  // 10: qpc.v1.AdminService.GrantRole:output_type -> qpc.v1.GrantRoleResponse
+	4,  // 11: qpc.v1.AdminService.RevokeRole:output_type -> qpc.v1.RevokeRoleResponse
+	6,  // 12: qpc.v1.AdminService.ListRoles:output_type -> qpc.v1.ListRolesResponse
+	8,  // 13: qpc.v1.AdminService.RevokeAnyKey:output_type -> qpc.v1.RevokeAnyKeyResponse
+	10, // [10:14] is the sub-list for method output_type
+	6,  // [6:10] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_admin_proto_init() }
@@ -561,13 +684,14 @@ func file_qpc_v1_admin_proto_init() {
 		return
 	}
 	file_qpc_v1_options_proto_init()
+	file_qpc_v1_transparency_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_admin_proto_rawDesc), len(file_qpc_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

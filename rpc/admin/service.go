@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"quicprochat/commands"
+	"quicprochat/kt"
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc"
 )
@@ -19,6 +20,8 @@ type Options struct {
 	// Way is how administrators come: Actor_SOCKET or Actor_DIRECTORY. It stands
 	// in the events.
 	Way pb.Actor_Way
+	// VRF is the server's key for labels of key transparency.
+	VRF *kt.VRFPrivateKey
 }
 
 // Service does what the methods of the admin socket say. It is safe for
@@ -42,6 +45,26 @@ var bindings = []binding{
 	mutation[*pb.GrantRoleResponse](commands.NewGrantRole),
 	mutation[*pb.RevokeRoleResponse](commands.NewRevokeRole),
 	query(commands.ListRoles),
+	bind[*pb.RevokeAnyKeyRequest, *pb.RevokeAnyKeyResponse](revokeAnyKey),
+}
+
+// revokeAnyKey makes the VRF proof on the published view.
+func revokeAnyKey(s *Service, ctx context.Context, m *rpc.Method, req proto.Message) (proto.Message, error) {
+	view, err := s.Engine.View()
+	if err != nil {
+		return nil, err
+	}
+	defer view.Release()
+	r := req.(*pb.RevokeAnyKeyRequest)
+	revocation, err := commands.PrepareMachineRevocation(view.Reader, s.VRF, r, s.Way)
+	if err != nil {
+		return nil, err
+	}
+	command, err := commands.NewRevokeAnyKey(m.Rule, r, revocation)
+	if err != nil {
+		return nil, err
+	}
+	return s.Engine.Do(ctx, command)
 }
 
 // mutation binds a method that a command decides.

@@ -35,6 +35,8 @@ var bindings = []binding{
 	query(commands.FetchHybridKeys),
 
 	query(commands.ResolveUser),
+	special(true, (*call).revokeKey),
+	query(commands.CheckRevocation),
 	special(false, (*call).health),
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"google.golang.org/protobuf/proto"
+
 	"quicprochat/commands"
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc/auth"
@@ -26,28 +28,46 @@ const prepareTries = 4
 // uploadHybridKey prepares the VRF proofs for the version that the published
 // view shows, and again when the writer sees a newer one.
 func (c *call) uploadHybridKey(ctx context.Context, req *pb.UploadHybridKeyRequest) (*pb.UploadHybridKeyResponse, error) {
+	return prepared[*pb.UploadHybridKeyResponse](ctx, c, func() (*commands.Command, error) {
+		upload, err := commands.PrepareHybridKey(c.view.Reader, c.service.serverName, c.service.vrf, req)
+		if err != nil {
+			return nil, err
+		}
+		return commands.NewUploadHybridKey(c.method.Rule, req, upload)
+	})
+}
+
+// revokeKey prepares signatures and VRF proofs on the published view.
+func (c *call) revokeKey(ctx context.Context, req *pb.RevokeKeyRequest) (*pb.RevokeKeyResponse, error) {
+	return prepared[*pb.RevokeKeyResponse](ctx, c, func() (*commands.Command, error) {
+		revocation, err := commands.PrepareRevocation(c.view.Reader, c.service.serverName, c.service.vrf, req)
+		if err != nil {
+			return nil, err
+		}
+		return commands.NewRevokeKey(c.method.Rule, req, revocation)
+	})
+}
+
+// prepared runs a command that is made from the published view, and makes it
+// anew from a newer view when the writer finds it stale.
+func prepared[Resp proto.Message](ctx context.Context, c *call, prepare func() (*commands.Command, error)) (Resp, error) {
+	var none Resp
 	for try := 1; ; try++ {
-		resp, err := decided[*pb.UploadHybridKeyResponse](ctx, c, func() (*commands.Command, error) {
-			upload, err := commands.PrepareHybridKey(c.view.Reader, c.service.serverName, c.service.vrf, req)
-			if err != nil {
-				return nil, err
-			}
-			return commands.NewUploadHybridKey(c.method.Rule, req, upload)
-		})
+		resp, err := decided[Resp](ctx, c, prepare)
 		if err == nil {
 			return resp, nil
 		}
 		if !errors.Is(err, commands.ErrStale) {
-			return nil, err
+			return none, err
 		}
 		if try == prepareTries {
-			return nil, &commands.Refusal{
+			return none, &commands.Refusal{
 				Status: pb.Status_Unavailable, Reason: pb.Reason_OVERLOADED,
 				Message: "the account's keys change too often: try again", RetryAfterMS: 1000,
 			}
 		}
 		if err := c.refreshView(); err != nil {
-			return nil, err
+			return none, err
 		}
 	}
 }

@@ -128,12 +128,17 @@ func (n *Node) openAdmin(ctx context.Context, undo *closers) (err error) {
 	return err
 }
 
+// adminService is what administrators may do who come this way.
+func (n *Node) adminService(way pb.Actor_Way) (*admin.Service, error) {
+	return admin.NewService(admin.Options{Engine: n.engine, Way: way, VRF: kt.NewVRFPrivateKey(n.dir.Secrets.VRFSeed)})
+}
+
 // serveAdmin lets administrators act.
 func (n *Node) serveAdmin() error {
 	if n.admin == nil {
 		return nil
 	}
-	service, err := admin.NewService(admin.Options{Engine: n.engine, Way: pb.Actor_SOCKET})
+	service, err := n.adminService(pb.Actor_SOCKET)
 	if err == nil {
 		n.admin.Attach(service)
 	}

@@ -20,6 +20,8 @@ var rates = map[pb.Rate_Class]budget{
 	pb.Rate_KEY_UPLOAD:      {burst: 20, interval: time.Minute},
 	pb.Rate_KEY_FETCH:       {burst: 300, interval: time.Second / 2},
 	pb.Rate_RESOLVE:         {burst: 100, interval: 10 * time.Second},
+	pb.Rate_REVOKE:          {burst: 10, interval: time.Hour / 10},
+	pb.Rate_AUDIT:           {burst: 300, interval: time.Second / 5},
 }
 
 // Budgets that are charged to something else, too.
@@ -73,7 +75,8 @@ func (c *call) charges() ([]charge, error) {
 		return nil, nil // paid for by the first half: without it there is no work
 	default:
 		k := bucketKey{kind: uint8(class)}
-		if c.caller.Known() {
+		// Revocations go by address whoever asks: a session must not buy more.
+		if c.caller.Known() && class != pb.Rate_REVOKE {
 			k.a = c.caller.Account
 		} else {
 			k.b = c.prefixKey()

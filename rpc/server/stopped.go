@@ -48,7 +48,7 @@ func OpenStopped(ctx context.Context, c Config) (_ *Stopped, err error) {
 	if err := s.node.startEngine(ctx, &undo); err != nil {
 		return nil, err
 	}
-	s.Admin, err = admin.NewService(admin.Options{Engine: s.node.engine, Way: pb.Actor_DIRECTORY})
+	s.Admin, err = s.node.adminService(pb.Actor_DIRECTORY)
 	return s, err
 }
 
