@@ -31,7 +31,7 @@ type KeyRevocation struct {
 // and session; BadRequest MISSING_FIELD, INVALID_FIELD, KEY_INVALID,
 // SIGNATURE_INVALID, KEYSET_INVALID, KEYSET_VERSION.
 func PrepareRevocation(view projections.Reader, serverName string, vrf *kt.VRFPrivateKey, req *pb.RevokeKeyRequest) (*KeyRevocation, error) {
-	r, account, err := prepareRevocation(view, vrf, req.GetKey(), req.GetReason())
+	r, account, err := findRevoked(view, vrf, req.GetKey(), req.GetReason())
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func PrepareRevocation(view projections.Reader, serverName string, vrf *kt.VRFPr
 // PrepareMachineRevocation checks a revocation by whoever runs the server.
 // Refusals: those of PrepareRevocation.
 func PrepareMachineRevocation(view projections.Reader, vrf *kt.VRFPrivateKey, req *pb.RevokeAnyKeyRequest, by pb.Actor_Way) (*KeyRevocation, error) {
-	r, _, err := prepareRevocation(view, vrf, req.GetKey(), req.GetReason())
+	r, _, err := findRevoked(view, vrf, req.GetKey(), req.GetReason())
 	if err != nil {
 		return nil, err
 	}
@@ -61,8 +61,8 @@ func PrepareMachineRevocation(view projections.Reader, vrf *kt.VRFPrivateKey, re
 	return r, nil
 }
 
-// prepareRevocation finds whose the key is, before anything costs much.
-func prepareRevocation(view projections.Reader, vrf *kt.VRFPrivateKey, rawKey []byte, reason uint32) (*KeyRevocation, projections.Account, error) {
+// findRevoked finds whose the key is, before anything costs much.
+func findRevoked(view projections.Reader, vrf *kt.VRFPrivateKey, rawKey []byte, reason uint32) (*KeyRevocation, projections.Account, error) {
 	var account projections.Account
 	key, err := keyOf("key", rawKey)
 	if err != nil {

@@ -14,14 +14,14 @@ import (
 // keySuccession is the successor of a RevokeKeyRequest, with every statement
 // verified and the VRF proofs made.
 type keySuccession struct {
-	username  string
-	newKey    [KeySize]byte
-	keySet    *pb.KeySet
-	encoded   []byte // keySet as it goes into the log
-	binding   *pb.AccountBinding
-	account   *PreparedKT // nil: the view showed that it was done, or no such account
-	identity  *PreparedKT
-	newsLabel kt.Label // where a revocation of the new key would stand
+	username string
+	newKey   [KeySize]byte
+	keySet   *pb.KeySet
+	encoded  []byte // keySet as it goes into the log
+	binding  *pb.AccountBinding
+	account  *PreparedKT // nil: the view showed that it was done, or no such account
+	identity *PreparedKT
+	nextEnd  revocation // where a revocation of the new key would stand
 }
 
 // prepareSuccession verifies a hand-over by itself: the KeySet is version 0 of
@@ -76,7 +76,7 @@ func prepareSuccession(view projections.Reader, serverName string, vrf *kt.VRFPr
 	}
 	n.account = PrepareKT(vrf, kt.KindAccount, []byte(n.username), version+1)
 	n.identity = PrepareKT(vrf, kt.KindIdentity, n.newKey[:], 0)
-	n.newsLabel = revocationLabel(vrf, n.newKey[:])
+	n.nextEnd = prepareRevocation(vrf, n.newKey)
 	return n, nil
 }
 
@@ -161,7 +161,7 @@ func (r *KeyRevocation) checkSuccession(view projections.Reader, account *projec
 	case used:
 		return Refuse(pb.Status_BadRequest, pb.Reason_KEY_IN_USE, "the new key belongs to an account already")
 	}
-	switch revoked, err := inMap(view, n.newsLabel); {
+	switch revoked, err := inMap(view, n.nextEnd.label); {
 	case err != nil:
 		return err
 	case revoked:
@@ -211,6 +211,7 @@ func (n *keySuccession) emit(tx *Tx, account *projections.Account) error {
 	}
 	err = tx.Emit(&pb.Event{Body: &pb.Event_IdentityReplaced{IdentityReplaced: &pb.IdentityReplaced{
 		AccountId: account.ID[:], OldKey: account.IdentityKey[:], NewKey: n.newKey[:],
+		RevocationLabels: []*pb.RevocationLabel{n.nextEnd.event()},
 	}}})
 	if err != nil {
 		return err

@@ -33,10 +33,7 @@ func decodeRevocation(ev *pb.KeyTransparencyEntry) (*pb.Revocation, error) {
 	if err := (proto.UnmarshalOptions{RecursionLimit: maxEventDepth}).Unmarshal(ev.GetValue(), r); err != nil {
 		return nil, invalid("revocation: malformed")
 	}
-	if n := len(r.ProtoReflect().GetUnknown()); n != 0 {
-		return nil, invalid("%d bytes of unknown fields in a revocation", n)
-	}
-	return r, nil
+	return r, checkKnown(r.ProtoReflect())
 }
 
 // checkRevocation checks a revocation by itself.
@@ -66,17 +63,7 @@ func checkRevocation(ev *pb.KeyTransparencyEntry) error {
 }
 
 // checkHandOver checks the value of an account's later versions by itself.
-func checkHandOver(ev *pb.KeyTransparencyEntry) error {
-	binding := new(pb.AccountBinding)
-	if err := (proto.UnmarshalOptions{RecursionLimit: maxEventDepth}).Unmarshal(ev.GetValue(), binding); err != nil {
-		return invalid("account binding: malformed")
-	}
-	if n := len(binding.ProtoReflect().GetUnknown()); n != 0 {
-		return invalid("%d bytes of unknown fields in an account binding", n)
-	}
-	if _, err := field32(binding.GetIdentityKey(), "identity key"); err != nil {
-		return err
-	}
+func checkHandOver(binding *pb.AccountBinding) error {
 	if binding.GetAuthority() != pb.Authority_OLD_KEY || binding.GetTombstone() {
 		return invalid("account binding by authority %d", binding.GetAuthority())
 	}
@@ -232,6 +219,9 @@ func applyIdentityReplaced(b *Batch, ev *pb.IdentityReplaced) error {
 	}
 	account.IdentityKey = newKey
 	if err := b.putAccount(&account); err != nil {
+		return err
+	}
+	if err := applyRevocationLabels(b, ev.GetRevocationLabels(), newKey); err != nil {
 		return err
 	}
 	return b.putOwner(newKey, Owner{AccountID: id, IsIdentity: true})

@@ -71,7 +71,7 @@ func (x SessionsEnded_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionsEnded_Cause.Descriptor instead.
 func (SessionsEnded_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{9, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{11, 0}
 }
 
 type Actor_Way int32
@@ -126,7 +126,7 @@ func (x Actor_Way) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Actor_Way.Descriptor instead.
 func (Actor_Way) EnumDescriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{19, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // Event is one record of the log.
@@ -145,6 +145,7 @@ type Event struct {
 	//	*Event_SessionStarted
 	//	*Event_SessionTouched
 	//	*Event_SessionsEnded
+	//	*Event_HeadSealed
 	//	*Event_KeyRevoked
 	//	*Event_IdentityReplaced
 	//	*Event_MessageEnqueued
@@ -271,6 +272,15 @@ func (x *Event) GetSessionsEnded() *SessionsEnded {
 	if x != nil {
 		if x, ok := x.Body.(*Event_SessionsEnded); ok {
 			return x.SessionsEnded
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetHeadSealed() *HeadSealed {
+	if x != nil {
+		if x, ok := x.Body.(*Event_HeadSealed); ok {
+			return x.HeadSealed
 		}
 	}
 	return nil
@@ -416,6 +426,10 @@ type Event_SessionsEnded struct {
 	SessionsEnded *SessionsEnded `protobuf:"bytes,16,opt,name=sessions_ended,json=sessionsEnded,proto3,oneof"`
 }
 
+type Event_HeadSealed struct {
+	HeadSealed *HeadSealed `protobuf:"bytes,17,opt,name=head_sealed,json=headSealed,proto3,oneof"`
+}
+
 type Event_KeyRevoked struct {
 	KeyRevoked *KeyRevoked `protobuf:"bytes,18,opt,name=key_revoked,json=keyRevoked,proto3,oneof"`
 }
@@ -477,6 +491,8 @@ func (*Event_SessionStarted) isEvent_Body() {}
 func (*Event_SessionTouched) isEvent_Body() {}
 
 func (*Event_SessionsEnded) isEvent_Body() {}
+
+func (*Event_HeadSealed) isEvent_Body() {}
 
 func (*Event_KeyRevoked) isEvent_Body() {}
 
@@ -584,7 +600,8 @@ func (x *Receipt) GetOutcome() []byte {
 	return nil
 }
 
-// ServerConfigured stands at index 0.
+// ServerConfigured stands at index 0, and again when the log's key or origin
+// changes; its leaf is of class CONFIG.
 type ServerConfigured struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The CONFIG leaf's body, exactly as in the leaf.
@@ -630,6 +647,53 @@ func (x *ServerConfigured) GetConfig() []byte {
 	return nil
 }
 
+// HeadSealed sums up the key map and all earlier heads; its leaf is of class
+// HEAD. Every field of it follows from the events before and from time_ms.
+type HeadSealed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The HEAD leaf's body, exactly as in the leaf: 104 bytes.
+	Head          []byte `protobuf:"bytes,1,opt,name=head,proto3" json:"head,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeadSealed) Reset() {
+	*x = HeadSealed{}
+	mi := &file_qpc_v1_event_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeadSealed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeadSealed) ProtoMessage() {}
+
+func (x *HeadSealed) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeadSealed.ProtoReflect.Descriptor instead.
+func (*HeadSealed) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HeadSealed) GetHead() []byte {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
 // KeyTransparencyEntry is one version of one label; its leaf is of class KT.
 type KeyTransparencyEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -638,7 +702,8 @@ type KeyTransparencyEntry struct {
 	// Canonical username, identity key, or revoked key.
 	Id      []byte `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	Version uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
-	// account: the identity key; identity: the KeySet message as it was uploaded.
+	// account: an AccountBinding; identity: the KeySet message as it was uploaded;
+	// revocation: a Revocation.
 	Value []byte `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
 	// ECVRF proof of (kind, id, version), 80 bytes.
 	VrfProof []byte `protobuf:"bytes,5,opt,name=vrf_proof,json=vrfProof,proto3" json:"vrf_proof,omitempty"`
@@ -650,7 +715,7 @@ type KeyTransparencyEntry struct {
 
 func (x *KeyTransparencyEntry) Reset() {
 	*x = KeyTransparencyEntry{}
-	mi := &file_qpc_v1_event_proto_msgTypes[3]
+	mi := &file_qpc_v1_event_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +727,7 @@ func (x *KeyTransparencyEntry) String() string {
 func (*KeyTransparencyEntry) ProtoMessage() {}
 
 func (x *KeyTransparencyEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[3]
+	mi := &file_qpc_v1_event_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +740,7 @@ func (x *KeyTransparencyEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyTransparencyEntry.ProtoReflect.Descriptor instead.
 func (*KeyTransparencyEntry) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{3}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *KeyTransparencyEntry) GetKind() uint32 {
@@ -737,7 +802,7 @@ type OpaqueRecord struct {
 
 func (x *OpaqueRecord) Reset() {
 	*x = OpaqueRecord{}
-	mi := &file_qpc_v1_event_proto_msgTypes[4]
+	mi := &file_qpc_v1_event_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +814,7 @@ func (x *OpaqueRecord) String() string {
 func (*OpaqueRecord) ProtoMessage() {}
 
 func (x *OpaqueRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[4]
+	mi := &file_qpc_v1_event_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +827,7 @@ func (x *OpaqueRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpaqueRecord.ProtoReflect.Descriptor instead.
 func (*OpaqueRecord) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{4}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *OpaqueRecord) GetUpload() []byte {
@@ -804,13 +869,16 @@ type AccountRegistered struct {
 	DeviceKey []byte `protobuf:"bytes,5,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
 	// SHA-256 of the request's upload and statements: the same again is Ok.
 	RegistrationHash []byte `protobuf:"bytes,6,opt,name=registration_hash,json=registrationHash,proto3" json:"registration_hash,omitempty"`
+	// Where revocations of the identity key and of the device key would stand, so
+	// that a lookup can show that there are none without computing a VRF.
+	RevocationLabels []*RevocationLabel `protobuf:"bytes,7,rep,name=revocation_labels,json=revocationLabels,proto3" json:"revocation_labels,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *AccountRegistered) Reset() {
 	*x = AccountRegistered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[5]
+	mi := &file_qpc_v1_event_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +890,7 @@ func (x *AccountRegistered) String() string {
 func (*AccountRegistered) ProtoMessage() {}
 
 func (x *AccountRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[5]
+	mi := &file_qpc_v1_event_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +903,7 @@ func (x *AccountRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountRegistered.ProtoReflect.Descriptor instead.
 func (*AccountRegistered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{5}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AccountRegistered) GetAccountId() []byte {
@@ -880,6 +948,67 @@ func (x *AccountRegistered) GetRegistrationHash() []byte {
 	return nil
 }
 
+func (x *AccountRegistered) GetRevocationLabels() []*RevocationLabel {
+	if x != nil {
+		return x.RevocationLabels
+	}
+	return nil
+}
+
+// RevocationLabel is the label under which the revocation of a key would stand.
+type RevocationLabel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// ECVRF proof of (revocation, key, 0), 80 bytes.
+	VrfProof      []byte `protobuf:"bytes,2,opt,name=vrf_proof,json=vrfProof,proto3" json:"vrf_proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevocationLabel) Reset() {
+	*x = RevocationLabel{}
+	mi := &file_qpc_v1_event_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevocationLabel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevocationLabel) ProtoMessage() {}
+
+func (x *RevocationLabel) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevocationLabel.ProtoReflect.Descriptor instead.
+func (*RevocationLabel) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RevocationLabel) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RevocationLabel) GetVrfProof() []byte {
+	if x != nil {
+		return x.VrfProof
+	}
+	return nil
+}
+
 type PasswordChanged struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
@@ -892,7 +1021,7 @@ type PasswordChanged struct {
 
 func (x *PasswordChanged) Reset() {
 	*x = PasswordChanged{}
-	mi := &file_qpc_v1_event_proto_msgTypes[6]
+	mi := &file_qpc_v1_event_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1033,7 @@ func (x *PasswordChanged) String() string {
 func (*PasswordChanged) ProtoMessage() {}
 
 func (x *PasswordChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[6]
+	mi := &file_qpc_v1_event_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1046,7 @@ func (x *PasswordChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordChanged.ProtoReflect.Descriptor instead.
 func (*PasswordChanged) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{6}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PasswordChanged) GetAccountId() []byte {
@@ -956,7 +1085,7 @@ type SessionStarted struct {
 
 func (x *SessionStarted) Reset() {
 	*x = SessionStarted{}
-	mi := &file_qpc_v1_event_proto_msgTypes[7]
+	mi := &file_qpc_v1_event_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1097,7 @@ func (x *SessionStarted) String() string {
 func (*SessionStarted) ProtoMessage() {}
 
 func (x *SessionStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[7]
+	mi := &file_qpc_v1_event_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1110,7 @@ func (x *SessionStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStarted.ProtoReflect.Descriptor instead.
 func (*SessionStarted) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{7}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SessionStarted) GetTokenHash() []byte {
@@ -1031,7 +1160,7 @@ type SessionTouched struct {
 
 func (x *SessionTouched) Reset() {
 	*x = SessionTouched{}
-	mi := &file_qpc_v1_event_proto_msgTypes[8]
+	mi := &file_qpc_v1_event_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1172,7 @@ func (x *SessionTouched) String() string {
 func (*SessionTouched) ProtoMessage() {}
 
 func (x *SessionTouched) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[8]
+	mi := &file_qpc_v1_event_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1185,7 @@ func (x *SessionTouched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionTouched.ProtoReflect.Descriptor instead.
 func (*SessionTouched) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{8}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SessionTouched) GetTokenHash() []byte {
@@ -1083,7 +1212,7 @@ type SessionsEnded struct {
 
 func (x *SessionsEnded) Reset() {
 	*x = SessionsEnded{}
-	mi := &file_qpc_v1_event_proto_msgTypes[9]
+	mi := &file_qpc_v1_event_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1224,7 @@ func (x *SessionsEnded) String() string {
 func (*SessionsEnded) ProtoMessage() {}
 
 func (x *SessionsEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[9]
+	mi := &file_qpc_v1_event_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1237,7 @@ func (x *SessionsEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionsEnded.ProtoReflect.Descriptor instead.
 func (*SessionsEnded) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{9}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SessionsEnded) GetTokenHashes() [][]byte {
@@ -1145,7 +1274,7 @@ type MessageEnqueued struct {
 
 func (x *MessageEnqueued) Reset() {
 	*x = MessageEnqueued{}
-	mi := &file_qpc_v1_event_proto_msgTypes[10]
+	mi := &file_qpc_v1_event_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1286,7 @@ func (x *MessageEnqueued) String() string {
 func (*MessageEnqueued) ProtoMessage() {}
 
 func (x *MessageEnqueued) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[10]
+	mi := &file_qpc_v1_event_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1299,7 @@ func (x *MessageEnqueued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageEnqueued.ProtoReflect.Descriptor instead.
 func (*MessageEnqueued) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{10}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *MessageEnqueued) GetMessageId() []byte {
@@ -1240,7 +1369,7 @@ type MessagesDrained struct {
 
 func (x *MessagesDrained) Reset() {
 	*x = MessagesDrained{}
-	mi := &file_qpc_v1_event_proto_msgTypes[11]
+	mi := &file_qpc_v1_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1381,7 @@ func (x *MessagesDrained) String() string {
 func (*MessagesDrained) ProtoMessage() {}
 
 func (x *MessagesDrained) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[11]
+	mi := &file_qpc_v1_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1394,7 @@ func (x *MessagesDrained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesDrained.ProtoReflect.Descriptor instead.
 func (*MessagesDrained) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{11}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *MessagesDrained) GetDeviceKey() []byte {
@@ -1293,7 +1422,7 @@ type MessagesConfirmed struct {
 
 func (x *MessagesConfirmed) Reset() {
 	*x = MessagesConfirmed{}
-	mi := &file_qpc_v1_event_proto_msgTypes[12]
+	mi := &file_qpc_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1434,7 @@ func (x *MessagesConfirmed) String() string {
 func (*MessagesConfirmed) ProtoMessage() {}
 
 func (x *MessagesConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[12]
+	mi := &file_qpc_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1447,7 @@ func (x *MessagesConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesConfirmed.ProtoReflect.Descriptor instead.
 func (*MessagesConfirmed) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{12}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MessagesConfirmed) GetDeviceKey() []byte {
@@ -1347,7 +1476,7 @@ type MessagesAcked struct {
 
 func (x *MessagesAcked) Reset() {
 	*x = MessagesAcked{}
-	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	mi := &file_qpc_v1_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1488,7 @@ func (x *MessagesAcked) String() string {
 func (*MessagesAcked) ProtoMessage() {}
 
 func (x *MessagesAcked) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	mi := &file_qpc_v1_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1501,7 @@ func (x *MessagesAcked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesAcked.ProtoReflect.Descriptor instead.
 func (*MessagesAcked) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{13}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MessagesAcked) GetDeviceKey() []byte {
@@ -1407,7 +1536,7 @@ type MessagesExpired struct {
 
 func (x *MessagesExpired) Reset() {
 	*x = MessagesExpired{}
-	mi := &file_qpc_v1_event_proto_msgTypes[14]
+	mi := &file_qpc_v1_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1548,7 @@ func (x *MessagesExpired) String() string {
 func (*MessagesExpired) ProtoMessage() {}
 
 func (x *MessagesExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[14]
+	mi := &file_qpc_v1_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1561,7 @@ func (x *MessagesExpired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesExpired.ProtoReflect.Descriptor instead.
 func (*MessagesExpired) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{14}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MessagesExpired) GetDeviceKey() []byte {
@@ -1460,7 +1589,7 @@ type DrainedReleased struct {
 
 func (x *DrainedReleased) Reset() {
 	*x = DrainedReleased{}
-	mi := &file_qpc_v1_event_proto_msgTypes[15]
+	mi := &file_qpc_v1_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1601,7 @@ func (x *DrainedReleased) String() string {
 func (*DrainedReleased) ProtoMessage() {}
 
 func (x *DrainedReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[15]
+	mi := &file_qpc_v1_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1614,7 @@ func (x *DrainedReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainedReleased.ProtoReflect.Descriptor instead.
 func (*DrainedReleased) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{15}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DrainedReleased) GetDeviceKey() []byte {
@@ -1513,7 +1642,7 @@ type ReceiptsExpired struct {
 
 func (x *ReceiptsExpired) Reset() {
 	*x = ReceiptsExpired{}
-	mi := &file_qpc_v1_event_proto_msgTypes[16]
+	mi := &file_qpc_v1_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1525,7 +1654,7 @@ func (x *ReceiptsExpired) String() string {
 func (*ReceiptsExpired) ProtoMessage() {}
 
 func (x *ReceiptsExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[16]
+	mi := &file_qpc_v1_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1538,7 +1667,7 @@ func (x *ReceiptsExpired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiptsExpired.ProtoReflect.Descriptor instead.
 func (*ReceiptsExpired) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{16}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReceiptsExpired) GetBeforeMs() uint64 {
@@ -1561,7 +1690,7 @@ type SnapshotTaken struct {
 
 func (x *SnapshotTaken) Reset() {
 	*x = SnapshotTaken{}
-	mi := &file_qpc_v1_event_proto_msgTypes[17]
+	mi := &file_qpc_v1_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1702,7 @@ func (x *SnapshotTaken) String() string {
 func (*SnapshotTaken) ProtoMessage() {}
 
 func (x *SnapshotTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[17]
+	mi := &file_qpc_v1_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1715,7 @@ func (x *SnapshotTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTaken.ProtoReflect.Descriptor instead.
 func (*SnapshotTaken) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{17}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotTaken) GetSize() uint64 {
@@ -1615,7 +1744,7 @@ type RequestAnswered struct {
 
 func (x *RequestAnswered) Reset() {
 	*x = RequestAnswered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	mi := &file_qpc_v1_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +1756,7 @@ func (x *RequestAnswered) String() string {
 func (*RequestAnswered) ProtoMessage() {}
 
 func (x *RequestAnswered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	mi := &file_qpc_v1_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +1769,7 @@ func (x *RequestAnswered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestAnswered.ProtoReflect.Descriptor instead.
 func (*RequestAnswered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{18}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
 // Actor says who did something that only administrators may do.
@@ -1655,7 +1784,7 @@ type Actor struct {
 
 func (x *Actor) Reset() {
 	*x = Actor{}
-	mi := &file_qpc_v1_event_proto_msgTypes[19]
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1796,7 @@ func (x *Actor) String() string {
 func (*Actor) ProtoMessage() {}
 
 func (x *Actor) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[19]
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1809,7 @@ func (x *Actor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Actor.ProtoReflect.Descriptor instead.
 func (*Actor) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{19}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Actor) GetWay() Actor_Way {
@@ -1709,7 +1838,7 @@ type RoleChanged struct {
 
 func (x *RoleChanged) Reset() {
 	*x = RoleChanged{}
-	mi := &file_qpc_v1_event_proto_msgTypes[20]
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1850,7 @@ func (x *RoleChanged) String() string {
 func (*RoleChanged) ProtoMessage() {}
 
 func (x *RoleChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[20]
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1863,7 @@ func (x *RoleChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleChanged.ProtoReflect.Descriptor instead.
 func (*RoleChanged) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{20}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RoleChanged) GetAccountId() []byte {
@@ -1771,7 +1900,7 @@ type KeyRevoked struct {
 
 func (x *KeyRevoked) Reset() {
 	*x = KeyRevoked{}
-	mi := &file_qpc_v1_event_proto_msgTypes[21]
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1783,7 +1912,7 @@ func (x *KeyRevoked) String() string {
 func (*KeyRevoked) ProtoMessage() {}
 
 func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[21]
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1796,7 +1925,7 @@ func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRevoked.ProtoReflect.Descriptor instead.
 func (*KeyRevoked) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *KeyRevoked) GetKey() []byte {
@@ -1816,17 +1945,19 @@ func (x *KeyRevoked) GetActor() *Actor {
 // IdentityReplaced hands an account from one identity key to another: devices,
 // queues and sessions stay. The account's key-transparency entries follow.
 type IdentityReplaced struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AccountId     []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	OldKey        []byte                 `protobuf:"bytes,2,opt,name=old_key,json=oldKey,proto3" json:"old_key,omitempty"`
-	NewKey        []byte                 `protobuf:"bytes,3,opt,name=new_key,json=newKey,proto3" json:"new_key,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	OldKey    []byte                 `protobuf:"bytes,2,opt,name=old_key,json=oldKey,proto3" json:"old_key,omitempty"`
+	NewKey    []byte                 `protobuf:"bytes,3,opt,name=new_key,json=newKey,proto3" json:"new_key,omitempty"`
+	// Where the revocation of the new key would stand, as in AccountRegistered.
+	RevocationLabels []*RevocationLabel `protobuf:"bytes,4,rep,name=revocation_labels,json=revocationLabels,proto3" json:"revocation_labels,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *IdentityReplaced) Reset() {
 	*x = IdentityReplaced{}
-	mi := &file_qpc_v1_event_proto_msgTypes[22]
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +1969,7 @@ func (x *IdentityReplaced) String() string {
 func (*IdentityReplaced) ProtoMessage() {}
 
 func (x *IdentityReplaced) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[22]
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +1982,7 @@ func (x *IdentityReplaced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityReplaced.ProtoReflect.Descriptor instead.
 func (*IdentityReplaced) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *IdentityReplaced) GetAccountId() []byte {
@@ -1875,6 +2006,13 @@ func (x *IdentityReplaced) GetNewKey() []byte {
 	return nil
 }
 
+func (x *IdentityReplaced) GetRevocationLabels() []*RevocationLabel {
+	if x != nil {
+		return x.RevocationLabels
+	}
+	return nil
+}
+
 type MessageEnqueued_Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	DeviceKey     []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
@@ -1885,7 +2023,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +2035,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +2048,7 @@ func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageEnqueued_Target.ProtoReflect.Descriptor instead.
 func (*MessageEnqueued_Target) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{10, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{12, 0}
 }
 
 func (x *MessageEnqueued_Target) GetDeviceKey() []byte {
@@ -1931,8 +2069,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xf4\n" +
-	"\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xab\v\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -1944,6 +2081,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x0fsession_started\x18\x0e \x01(\v2\x16.qpc.v1.SessionStartedH\x00R\x0esessionStarted\x12A\n" +
 	"\x0fsession_touched\x18\x0f \x01(\v2\x16.qpc.v1.SessionTouchedH\x00R\x0esessionTouched\x12>\n" +
 	"\x0esessions_ended\x18\x10 \x01(\v2\x15.qpc.v1.SessionsEndedH\x00R\rsessionsEnded\x125\n" +
+	"\vhead_sealed\x18\x11 \x01(\v2\x12.qpc.v1.HeadSealedH\x00R\n" +
+	"headSealed\x125\n" +
 	"\vkey_revoked\x18\x12 \x01(\v2\x12.qpc.v1.KeyRevokedH\x00R\n" +
 	"keyRevoked\x12G\n" +
 	"\x11identity_replaced\x18\x13 \x01(\v2\x18.qpc.v1.IdentityReplacedH\x00R\x10identityReplaced\x12D\n" +
@@ -1966,7 +2105,10 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\frequest_hash\x18\x04 \x01(\fR\vrequestHash\x12\x18\n" +
 	"\aoutcome\x18\x05 \x01(\fR\aoutcome\"*\n" +
 	"\x10ServerConfigured\x12\x16\n" +
-	"\x06config\x18\x01 \x01(\fR\x06config\"\xad\x01\n" +
+	"\x06config\x18\x01 \x01(\fR\x06config\" \n" +
+	"\n" +
+	"HeadSealed\x12\x12\n" +
+	"\x04head\x18\x01 \x01(\fR\x04head\"\xad\x01\n" +
 	"\x14KeyTransparencyEntry\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x18\n" +
@@ -1979,7 +2121,7 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\rcredential_id\x18\x02 \x01(\fR\fcredentialId\x12\x1f\n" +
 	"\vkey_version\x18\x03 \x01(\rR\n" +
 	"keyVersion\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\rR\aversion\"\xeb\x01\n" +
+	"\aversion\x18\x04 \x01(\rR\aversion\"\xb1\x02\n" +
 	"\x11AccountRegistered\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1a\n" +
@@ -1988,7 +2130,11 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x06opaque\x18\x04 \x01(\v2\x14.qpc.v1.OpaqueRecordR\x06opaque\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x05 \x01(\fR\tdeviceKey\x12+\n" +
-	"\x11registration_hash\x18\x06 \x01(\fR\x10registrationHash\"\x81\x01\n" +
+	"\x11registration_hash\x18\x06 \x01(\fR\x10registrationHash\x12D\n" +
+	"\x11revocation_labels\x18\a \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"@\n" +
+	"\x0fRevocationLabel\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1b\n" +
+	"\tvrf_proof\x18\x02 \x01(\fR\bvrfProof\"\x81\x01\n" +
 	"\x0fPasswordChanged\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12,\n" +
@@ -2077,12 +2223,13 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"KeyRevoked\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12#\n" +
-	"\x05actor\x18\x02 \x01(\v2\r.qpc.v1.ActorR\x05actor\"c\n" +
+	"\x05actor\x18\x02 \x01(\v2\r.qpc.v1.ActorR\x05actor\"\xa9\x01\n" +
 	"\x10IdentityReplaced\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x17\n" +
 	"\aold_key\x18\x02 \x01(\fR\x06oldKey\x12\x17\n" +
-	"\anew_key\x18\x03 \x01(\fR\x06newKeyB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\anew_key\x18\x03 \x01(\fR\x06newKey\x12D\n" +
+	"\x11revocation_labels\x18\x04 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabelsB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_event_proto_rawDescOnce sync.Once
@@ -2097,72 +2244,77 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),       // 0: qpc.v1.SessionsEnded.Cause
 	(Actor_Way)(0),                 // 1: qpc.v1.Actor.Way
 	(*Event)(nil),                  // 2: qpc.v1.Event
 	(*Receipt)(nil),                // 3: qpc.v1.Receipt
 	(*ServerConfigured)(nil),       // 4: qpc.v1.ServerConfigured
-	(*KeyTransparencyEntry)(nil),   // 5: qpc.v1.KeyTransparencyEntry
-	(*OpaqueRecord)(nil),           // 6: qpc.v1.OpaqueRecord
-	(*AccountRegistered)(nil),      // 7: qpc.v1.AccountRegistered
-	(*PasswordChanged)(nil),        // 8: qpc.v1.PasswordChanged
-	(*SessionStarted)(nil),         // 9: qpc.v1.SessionStarted
-	(*SessionTouched)(nil),         // 10: qpc.v1.SessionTouched
-	(*SessionsEnded)(nil),          // 11: qpc.v1.SessionsEnded
-	(*MessageEnqueued)(nil),        // 12: qpc.v1.MessageEnqueued
-	(*MessagesDrained)(nil),        // 13: qpc.v1.MessagesDrained
-	(*MessagesConfirmed)(nil),      // 14: qpc.v1.MessagesConfirmed
-	(*MessagesAcked)(nil),          // 15: qpc.v1.MessagesAcked
-	(*MessagesExpired)(nil),        // 16: qpc.v1.MessagesExpired
-	(*DrainedReleased)(nil),        // 17: qpc.v1.DrainedReleased
-	(*ReceiptsExpired)(nil),        // 18: qpc.v1.ReceiptsExpired
-	(*SnapshotTaken)(nil),          // 19: qpc.v1.SnapshotTaken
-	(*RequestAnswered)(nil),        // 20: qpc.v1.RequestAnswered
-	(*Actor)(nil),                  // 21: qpc.v1.Actor
-	(*RoleChanged)(nil),            // 22: qpc.v1.RoleChanged
-	(*KeyRevoked)(nil),             // 23: qpc.v1.KeyRevoked
-	(*IdentityReplaced)(nil),       // 24: qpc.v1.IdentityReplaced
-	(*MessageEnqueued_Target)(nil), // 25: qpc.v1.MessageEnqueued.Target
-	(SessionScope)(0),              // 26: qpc.v1.SessionScope
-	(Role)(0),                      // 27: qpc.v1.Role
+	(*HeadSealed)(nil),             // 5: qpc.v1.HeadSealed
+	(*KeyTransparencyEntry)(nil),   // 6: qpc.v1.KeyTransparencyEntry
+	(*OpaqueRecord)(nil),           // 7: qpc.v1.OpaqueRecord
+	(*AccountRegistered)(nil),      // 8: qpc.v1.AccountRegistered
+	(*RevocationLabel)(nil),        // 9: qpc.v1.RevocationLabel
+	(*PasswordChanged)(nil),        // 10: qpc.v1.PasswordChanged
+	(*SessionStarted)(nil),         // 11: qpc.v1.SessionStarted
+	(*SessionTouched)(nil),         // 12: qpc.v1.SessionTouched
+	(*SessionsEnded)(nil),          // 13: qpc.v1.SessionsEnded
+	(*MessageEnqueued)(nil),        // 14: qpc.v1.MessageEnqueued
+	(*MessagesDrained)(nil),        // 15: qpc.v1.MessagesDrained
+	(*MessagesConfirmed)(nil),      // 16: qpc.v1.MessagesConfirmed
+	(*MessagesAcked)(nil),          // 17: qpc.v1.MessagesAcked
+	(*MessagesExpired)(nil),        // 18: qpc.v1.MessagesExpired
+	(*DrainedReleased)(nil),        // 19: qpc.v1.DrainedReleased
+	(*ReceiptsExpired)(nil),        // 20: qpc.v1.ReceiptsExpired
+	(*SnapshotTaken)(nil),          // 21: qpc.v1.SnapshotTaken
+	(*RequestAnswered)(nil),        // 22: qpc.v1.RequestAnswered
+	(*Actor)(nil),                  // 23: qpc.v1.Actor
+	(*RoleChanged)(nil),            // 24: qpc.v1.RoleChanged
+	(*KeyRevoked)(nil),             // 25: qpc.v1.KeyRevoked
+	(*IdentityReplaced)(nil),       // 26: qpc.v1.IdentityReplaced
+	(*MessageEnqueued_Target)(nil), // 27: qpc.v1.MessageEnqueued.Target
+	(SessionScope)(0),              // 28: qpc.v1.SessionScope
+	(Role)(0),                      // 29: qpc.v1.Role
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
 	4,  // 1: qpc.v1.Event.server_configured:type_name -> qpc.v1.ServerConfigured
-	5,  // 2: qpc.v1.Event.key_transparency_entry:type_name -> qpc.v1.KeyTransparencyEntry
-	7,  // 3: qpc.v1.Event.account_registered:type_name -> qpc.v1.AccountRegistered
-	8,  // 4: qpc.v1.Event.password_changed:type_name -> qpc.v1.PasswordChanged
-	9,  // 5: qpc.v1.Event.session_started:type_name -> qpc.v1.SessionStarted
-	10, // 6: qpc.v1.Event.session_touched:type_name -> qpc.v1.SessionTouched
-	11, // 7: qpc.v1.Event.sessions_ended:type_name -> qpc.v1.SessionsEnded
-	23, // 8: qpc.v1.Event.key_revoked:type_name -> qpc.v1.KeyRevoked
-	24, // 9: qpc.v1.Event.identity_replaced:type_name -> qpc.v1.IdentityReplaced
-	12, // 10: qpc.v1.Event.message_enqueued:type_name -> qpc.v1.MessageEnqueued
-	13, // 11: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
-	14, // 12: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
-	15, // 13: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
-	16, // 14: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
-	17, // 15: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
-	18, // 16: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
-	19, // 17: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
-	20, // 18: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
-	22, // 19: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
-	6,  // 20: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	6,  // 21: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	26, // 22: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 23: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	25, // 24: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	1,  // 25: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
-	27, // 26: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	21, // 27: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	21, // 28: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	6,  // 2: qpc.v1.Event.key_transparency_entry:type_name -> qpc.v1.KeyTransparencyEntry
+	8,  // 3: qpc.v1.Event.account_registered:type_name -> qpc.v1.AccountRegistered
+	10, // 4: qpc.v1.Event.password_changed:type_name -> qpc.v1.PasswordChanged
+	11, // 5: qpc.v1.Event.session_started:type_name -> qpc.v1.SessionStarted
+	12, // 6: qpc.v1.Event.session_touched:type_name -> qpc.v1.SessionTouched
+	13, // 7: qpc.v1.Event.sessions_ended:type_name -> qpc.v1.SessionsEnded
+	5,  // 8: qpc.v1.Event.head_sealed:type_name -> qpc.v1.HeadSealed
+	25, // 9: qpc.v1.Event.key_revoked:type_name -> qpc.v1.KeyRevoked
+	26, // 10: qpc.v1.Event.identity_replaced:type_name -> qpc.v1.IdentityReplaced
+	14, // 11: qpc.v1.Event.message_enqueued:type_name -> qpc.v1.MessageEnqueued
+	15, // 12: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
+	16, // 13: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
+	17, // 14: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
+	18, // 15: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
+	19, // 16: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
+	20, // 17: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
+	21, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
+	22, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
+	24, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
+	7,  // 21: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 22: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	7,  // 23: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	28, // 24: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 25: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	27, // 26: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	1,  // 27: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
+	29, // 28: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	23, // 29: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	23, // 30: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	9,  // 31: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -2180,6 +2332,7 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_SessionStarted)(nil),
 		(*Event_SessionTouched)(nil),
 		(*Event_SessionsEnded)(nil),
+		(*Event_HeadSealed)(nil),
 		(*Event_KeyRevoked)(nil),
 		(*Event_IdentityReplaced)(nil),
 		(*Event_MessageEnqueued)(nil),
@@ -2199,7 +2352,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
