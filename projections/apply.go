@@ -39,7 +39,7 @@ func apply(b *Batch, e *Entry) error {
 		return err
 	}
 	if receipt := e.Event.GetReceipt(); receipt != nil {
-		if err := applyReceipt(b, receipt, e.Event.GetTimeMs()); err != nil {
+		if err := applyReceipt(b, receipt, e.Index, e.Event.GetTimeMs()); err != nil {
 			return err
 		}
 	}

@@ -201,7 +201,9 @@ type RevokeKeyResponse struct {
 	// With successor: version of the account's newest binding.
 	AccountVersion uint32 `protobuf:"varint,2,opt,name=account_version,json=accountVersion,proto3" json:"account_version,omitempty"`
 	ServerTimeMs   uint64 `protobuf:"varint,3,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
-	// On request.
+	// On request, under a checkpoint that covers it: the key's revocation; with
+	// successor the person, as ResolveUser proves one. Absent when none was signed in
+	// time: ask for it later (511, 500).
 	Proof         *KeyProof `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -390,6 +392,723 @@ func (x *CheckRevocationResponse) GetProof() *KeyProof {
 	return nil
 }
 
+type AuditKeyTransparencyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of a device: needed for username, identity_key and message; with index it lets
+	// those who did something see what the log says of it.
+	SessionToken []byte `protobuf:"bytes,1,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
+	// Types that are valid to be assigned to Query:
+	//
+	//	*AuditKeyTransparencyRequest_Username
+	//	*AuditKeyTransparencyRequest_IdentityKey
+	//	*AuditKeyTransparencyRequest_Head
+	//	*AuditKeyTransparencyRequest_Sizes
+	//	*AuditKeyTransparencyRequest_Resource
+	//	*AuditKeyTransparencyRequest_Index
+	//	*AuditKeyTransparencyRequest_Message
+	Query isAuditKeyTransparencyRequest_Query `protobuf_oneof:"query"`
+	// What the caller knows; only with username, identity_key and head.
+	Proof         *ProofRequest `protobuf:"bytes,9,opt,name=proof,proto3" json:"proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditKeyTransparencyRequest) Reset() {
+	*x = AuditKeyTransparencyRequest{}
+	mi := &file_qpc_v1_audit_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditKeyTransparencyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditKeyTransparencyRequest) ProtoMessage() {}
+
+func (x *AuditKeyTransparencyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_audit_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditKeyTransparencyRequest.ProtoReflect.Descriptor instead.
+func (*AuditKeyTransparencyRequest) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_audit_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AuditKeyTransparencyRequest) GetSessionToken() []byte {
+	if x != nil {
+		return x.SessionToken
+	}
+	return nil
+}
+
+func (x *AuditKeyTransparencyRequest) GetQuery() isAuditKeyTransparencyRequest_Query {
+	if x != nil {
+		return x.Query
+	}
+	return nil
+}
+
+func (x *AuditKeyTransparencyRequest) GetUsername() string {
+	if x != nil {
+		if x, ok := x.Query.(*AuditKeyTransparencyRequest_Username); ok {
+			return x.Username
+		}
+	}
+	return ""
+}
+
+func (x *AuditKeyTransparencyRequest) GetIdentityKey() []byte {
+	if x != nil {
+		if x, ok := x.Query.(*AuditKeyTransparencyRequest_IdentityKey); ok {
+			return x.IdentityKey
+		}
+	}
+	return nil
+}
+
+func (x *AuditKeyTransparencyRequest) GetHead() *HeadQuery {
+	if x != nil {
+		if x, ok := x.Query.(*AuditKeyTransparencyRequest_Head); ok {
+			return x.Head
+		}
+	}
+	return nil
+}
+
+func (x *AuditKeyTransparencyRequest) GetSizes() *SizePair {
+	if x != nil {
+		if x, ok := x.Query.(*AuditKeyTransparencyRequest_Sizes); ok {
+			return x.Sizes
+		}
+	}
+	return nil
+}
+
+func (x *AuditKeyTransparencyRequest) GetResource() *LogResource {
+	if x != nil {
+		if x, ok := x.Query.(*AuditKeyTransparencyRequest_Resource); ok {
+			return x.Resource
+		}
+	}
+	return nil
+}
+
+func (x *AuditKeyTransparencyRequest) GetIndex() uint64 {
+	if x != nil {
+		if x, ok := x.Query.(*AuditKeyTransparencyRequest_Index); ok {
+			return x.Index
+		}
+	}
+	return 0
+}
+
+func (x *AuditKeyTransparencyRequest) GetMessage() *SentMessage {
+	if x != nil {
+		if x, ok := x.Query.(*AuditKeyTransparencyRequest_Message); ok {
+			return x.Message
+		}
+	}
+	return nil
+}
+
+func (x *AuditKeyTransparencyRequest) GetProof() *ProofRequest {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+type isAuditKeyTransparencyRequest_Query interface {
+	isAuditKeyTransparencyRequest_Query()
+}
+
+type AuditKeyTransparencyRequest_Username struct {
+	// The person of this name, or that there is none.
+	Username string `protobuf:"bytes,2,opt,name=username,proto3,oneof"`
+}
+
+type AuditKeyTransparencyRequest_IdentityKey struct {
+	// The KeySets of this identity and that none of its keys is revoked.
+	IdentityKey []byte `protobuf:"bytes,3,opt,name=identity_key,json=identityKey,proto3,oneof"`
+}
+
+type AuditKeyTransparencyRequest_Head struct {
+	// The newest HEAD.
+	Head *HeadQuery `protobuf:"bytes,4,opt,name=head,proto3,oneof"`
+}
+
+type AuditKeyTransparencyRequest_Sizes struct {
+	// That one tree of the log continues another.
+	Sizes *SizePair `protobuf:"bytes,5,opt,name=sizes,proto3,oneof"`
+}
+
+type AuditKeyTransparencyRequest_Resource struct {
+	// Public bytes of the log, by the path that they have over HTTP.
+	Resource *LogResource `protobuf:"bytes,6,opt,name=resource,proto3,oneof"`
+}
+
+type AuditKeyTransparencyRequest_Index struct {
+	// A leaf with its inclusion path.
+	Index uint64 `protobuf:"varint,7,opt,name=index,proto3,oneof"`
+}
+
+type AuditKeyTransparencyRequest_Message struct {
+	// The leaf of a message that this device sent: its receipt. 20 a day.
+	Message *SentMessage `protobuf:"bytes,8,opt,name=message,proto3,oneof"`
+}
+
+func (*AuditKeyTransparencyRequest_Username) isAuditKeyTransparencyRequest_Query() {}
+
+func (*AuditKeyTransparencyRequest_IdentityKey) isAuditKeyTransparencyRequest_Query() {}
+
+func (*AuditKeyTransparencyRequest_Head) isAuditKeyTransparencyRequest_Query() {}
+
+func (*AuditKeyTransparencyRequest_Sizes) isAuditKeyTransparencyRequest_Query() {}
+
+func (*AuditKeyTransparencyRequest_Resource) isAuditKeyTransparencyRequest_Query() {}
+
+func (*AuditKeyTransparencyRequest_Index) isAuditKeyTransparencyRequest_Query() {}
+
+func (*AuditKeyTransparencyRequest_Message) isAuditKeyTransparencyRequest_Query() {}
+
+type HeadQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeadQuery) Reset() {
+	*x = HeadQuery{}
+	mi := &file_qpc_v1_audit_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeadQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeadQuery) ProtoMessage() {}
+
+func (x *HeadQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_audit_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeadQuery.ProtoReflect.Descriptor instead.
+func (*HeadQuery) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_audit_proto_rawDescGZIP(), []int{6}
+}
+
+// SizePair names two sizes of the log, not above the newest checkpoint's.
+type SizePair struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            uint64                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SizePair) Reset() {
+	*x = SizePair{}
+	mi := &file_qpc_v1_audit_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SizePair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SizePair) ProtoMessage() {}
+
+func (x *SizePair) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_audit_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SizePair.ProtoReflect.Descriptor instead.
+func (*SizePair) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_audit_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SizePair) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *SizePair) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+// LogResource is checkpoint, tile/<L>/<N>[.p/<W>] or tile/entries/<N>[.p/<W>] (C2SP
+// tlog-tiles), or kt/delta/<N>[.p/<W>] (docs/formats/proofs.md).
+type LogResource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// A long delta comes in several answers: where this one begins, in bytes.
+	Offset        uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogResource) Reset() {
+	*x = LogResource{}
+	mi := &file_qpc_v1_audit_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogResource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogResource) ProtoMessage() {}
+
+func (x *LogResource) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_audit_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogResource.ProtoReflect.Descriptor instead.
+func (*LogResource) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_audit_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LogResource) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *LogResource) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+// SentMessage names a message as its sender knows it.
+type SentMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As Enqueue or BatchEnqueue answered, 16 bytes.
+	MessageId []byte `protobuf:"bytes,1,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// Under which request_id it was sent; its receipt is kept for 24 h beyond that
+	// id's time.
+	RequestId     []byte `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SentMessage) Reset() {
+	*x = SentMessage{}
+	mi := &file_qpc_v1_audit_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SentMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SentMessage) ProtoMessage() {}
+
+func (x *SentMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_audit_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SentMessage.ProtoReflect.Descriptor instead.
+func (*SentMessage) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_audit_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SentMessage) GetMessageId() []byte {
+	if x != nil {
+		return x.MessageId
+	}
+	return nil
+}
+
+func (x *SentMessage) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+type AuditKeyTransparencyResponse struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	ServerTimeMs uint64                 `protobuf:"varint,1,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	// No checkpoint covers the leaf yet, if there is one: ask again.
+	Pending bool `protobuf:"varint,2,opt,name=pending,proto3" json:"pending,omitempty"`
+	// With pending: milliseconds until the next checkpoint is due at the latest.
+	RetryAfterMs uint64 `protobuf:"varint,3,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	// Types that are valid to be assigned to Answer:
+	//
+	//	*AuditKeyTransparencyResponse_Proof
+	//	*AuditKeyTransparencyResponse_Consistency
+	//	*AuditKeyTransparencyResponse_Resource
+	//	*AuditKeyTransparencyResponse_Leaf
+	Answer        isAuditKeyTransparencyResponse_Answer `protobuf_oneof:"answer"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditKeyTransparencyResponse) Reset() {
+	*x = AuditKeyTransparencyResponse{}
+	mi := &file_qpc_v1_audit_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditKeyTransparencyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditKeyTransparencyResponse) ProtoMessage() {}
+
+func (x *AuditKeyTransparencyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_audit_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditKeyTransparencyResponse.ProtoReflect.Descriptor instead.
+func (*AuditKeyTransparencyResponse) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_audit_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AuditKeyTransparencyResponse) GetServerTimeMs() uint64 {
+	if x != nil {
+		return x.ServerTimeMs
+	}
+	return 0
+}
+
+func (x *AuditKeyTransparencyResponse) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
+}
+
+func (x *AuditKeyTransparencyResponse) GetRetryAfterMs() uint64 {
+	if x != nil {
+		return x.RetryAfterMs
+	}
+	return 0
+}
+
+func (x *AuditKeyTransparencyResponse) GetAnswer() isAuditKeyTransparencyResponse_Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *AuditKeyTransparencyResponse) GetProof() *KeyProof {
+	if x != nil {
+		if x, ok := x.Answer.(*AuditKeyTransparencyResponse_Proof); ok {
+			return x.Proof
+		}
+	}
+	return nil
+}
+
+func (x *AuditKeyTransparencyResponse) GetConsistency() *ConsistencyProof {
+	if x != nil {
+		if x, ok := x.Answer.(*AuditKeyTransparencyResponse_Consistency); ok {
+			return x.Consistency
+		}
+	}
+	return nil
+}
+
+func (x *AuditKeyTransparencyResponse) GetResource() *ResourcePart {
+	if x != nil {
+		if x, ok := x.Answer.(*AuditKeyTransparencyResponse_Resource); ok {
+			return x.Resource
+		}
+	}
+	return nil
+}
+
+func (x *AuditKeyTransparencyResponse) GetLeaf() *LeafProof {
+	if x != nil {
+		if x, ok := x.Answer.(*AuditKeyTransparencyResponse_Leaf); ok {
+			return x.Leaf
+		}
+	}
+	return nil
+}
+
+type isAuditKeyTransparencyResponse_Answer interface {
+	isAuditKeyTransparencyResponse_Answer()
+}
+
+type AuditKeyTransparencyResponse_Proof struct {
+	// To username, identity_key and head; to the last of these with head alone.
+	Proof *KeyProof `protobuf:"bytes,4,opt,name=proof,proto3,oneof"`
+}
+
+type AuditKeyTransparencyResponse_Consistency struct {
+	Consistency *ConsistencyProof `protobuf:"bytes,5,opt,name=consistency,proto3,oneof"`
+}
+
+type AuditKeyTransparencyResponse_Resource struct {
+	Resource *ResourcePart `protobuf:"bytes,6,opt,name=resource,proto3,oneof"`
+}
+
+type AuditKeyTransparencyResponse_Leaf struct {
+	Leaf *LeafProof `protobuf:"bytes,7,opt,name=leaf,proto3,oneof"`
+}
+
+func (*AuditKeyTransparencyResponse_Proof) isAuditKeyTransparencyResponse_Answer() {}
+
+func (*AuditKeyTransparencyResponse_Consistency) isAuditKeyTransparencyResponse_Answer() {}
+
+func (*AuditKeyTransparencyResponse_Resource) isAuditKeyTransparencyResponse_Answer() {}
+
+func (*AuditKeyTransparencyResponse_Leaf) isAuditKeyTransparencyResponse_Answer() {}
+
+// ConsistencyProof is an RFC 6962 consistency proof.
+type ConsistencyProof struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hashes        [][]byte               `protobuf:"bytes,1,rep,name=hashes,proto3" json:"hashes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsistencyProof) Reset() {
+	*x = ConsistencyProof{}
+	mi := &file_qpc_v1_audit_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsistencyProof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsistencyProof) ProtoMessage() {}
+
+func (x *ConsistencyProof) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_audit_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsistencyProof.ProtoReflect.Descriptor instead.
+func (*ConsistencyProof) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_audit_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ConsistencyProof) GetHashes() [][]byte {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
+// ResourcePart is a resource from the offset asked for.
+type ResourcePart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// Of the whole resource, in bytes.
+	Size          uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResourcePart) Reset() {
+	*x = ResourcePart{}
+	mi := &file_qpc_v1_audit_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResourcePart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResourcePart) ProtoMessage() {}
+
+func (x *ResourcePart) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_audit_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResourcePart.ProtoReflect.Descriptor instead.
+func (*ResourcePart) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_audit_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ResourcePart) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ResourcePart) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+// LeafProof is one leaf of the log, included in the tree of a signed note.
+type LeafProof struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Leaf  []byte                 `protobuf:"bytes,2,opt,name=leaf,proto3" json:"leaf,omitempty"`
+	// RFC 6962 inclusion path in the tree of the note's size.
+	Path [][]byte `protobuf:"bytes,3,rep,name=path,proto3" json:"path,omitempty"`
+	// The newest signed note.
+	Note []byte `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	// What the leaf commits to, only for the account that did it and while it lives:
+	// 16 bytes, and the event as it was committed to.
+	Opening       []byte `protobuf:"bytes,5,opt,name=opening,proto3" json:"opening,omitempty"`
+	Event         []byte `protobuf:"bytes,6,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeafProof) Reset() {
+	*x = LeafProof{}
+	mi := &file_qpc_v1_audit_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeafProof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeafProof) ProtoMessage() {}
+
+func (x *LeafProof) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_audit_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeafProof.ProtoReflect.Descriptor instead.
+func (*LeafProof) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_audit_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LeafProof) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *LeafProof) GetLeaf() []byte {
+	if x != nil {
+		return x.Leaf
+	}
+	return nil
+}
+
+func (x *LeafProof) GetPath() [][]byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *LeafProof) GetNote() []byte {
+	if x != nil {
+		return x.Note
+	}
+	return nil
+}
+
+func (x *LeafProof) GetOpening() []byte {
+	if x != nil {
+		return x.Opening
+	}
+	return nil
+}
+
+func (x *LeafProof) GetEvent() []byte {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
 var File_qpc_v1_audit_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_audit_proto_rawDesc = "" +
@@ -423,10 +1142,55 @@ const file_qpc_v1_audit_proto_rawDesc = "" +
 	"revocation\x18\x02 \x01(\v2\x12.qpc.v1.RevocationR\n" +
 	"revocation\x12$\n" +
 	"\x0eserver_time_ms\x18\x03 \x01(\x04R\fserverTimeMs\x12&\n" +
-	"\x05proof\x18\x04 \x01(\v2\x10.qpc.v1.KeyProofR\x05proof2\xc9\x01\n" +
+	"\x05proof\x18\x04 \x01(\v2\x10.qpc.v1.KeyProofR\x05proof\"\x89\x03\n" +
+	"\x1bAuditKeyTransparencyRequest\x12#\n" +
+	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12\x1c\n" +
+	"\busername\x18\x02 \x01(\tH\x00R\busername\x12#\n" +
+	"\fidentity_key\x18\x03 \x01(\fH\x00R\videntityKey\x12'\n" +
+	"\x04head\x18\x04 \x01(\v2\x11.qpc.v1.HeadQueryH\x00R\x04head\x12(\n" +
+	"\x05sizes\x18\x05 \x01(\v2\x10.qpc.v1.SizePairH\x00R\x05sizes\x121\n" +
+	"\bresource\x18\x06 \x01(\v2\x13.qpc.v1.LogResourceH\x00R\bresource\x12\x16\n" +
+	"\x05index\x18\a \x01(\x04H\x00R\x05index\x12/\n" +
+	"\amessage\x18\b \x01(\v2\x13.qpc.v1.SentMessageH\x00R\amessage\x12*\n" +
+	"\x05proof\x18\t \x01(\v2\x14.qpc.v1.ProofRequestR\x05proofB\a\n" +
+	"\x05query\"\v\n" +
+	"\tHeadQuery\".\n" +
+	"\bSizePair\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x04R\x02to\"9\n" +
+	"\vLogResource\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"K\n" +
+	"\vSentMessage\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x01 \x01(\fR\tmessageId\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\fR\trequestId\"\xd3\x02\n" +
+	"\x1cAuditKeyTransparencyResponse\x12$\n" +
+	"\x0eserver_time_ms\x18\x01 \x01(\x04R\fserverTimeMs\x12\x18\n" +
+	"\apending\x18\x02 \x01(\bR\apending\x12$\n" +
+	"\x0eretry_after_ms\x18\x03 \x01(\x04R\fretryAfterMs\x12(\n" +
+	"\x05proof\x18\x04 \x01(\v2\x10.qpc.v1.KeyProofH\x00R\x05proof\x12<\n" +
+	"\vconsistency\x18\x05 \x01(\v2\x18.qpc.v1.ConsistencyProofH\x00R\vconsistency\x122\n" +
+	"\bresource\x18\x06 \x01(\v2\x14.qpc.v1.ResourcePartH\x00R\bresource\x12'\n" +
+	"\x04leaf\x18\a \x01(\v2\x11.qpc.v1.LeafProofH\x00R\x04leafB\b\n" +
+	"\x06answer\"*\n" +
+	"\x10ConsistencyProof\x12\x16\n" +
+	"\x06hashes\x18\x01 \x03(\fR\x06hashes\"6\n" +
+	"\fResourcePart\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\x8d\x01\n" +
+	"\tLeafProof\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04leaf\x18\x02 \x01(\fR\x04leaf\x12\x12\n" +
+	"\x04path\x18\x03 \x03(\fR\x04path\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\fR\x04note\x12\x18\n" +
+	"\aopening\x18\x05 \x01(\fR\aopening\x12\x14\n" +
+	"\x05event\x18\x06 \x01(\fR\x05event2\xb9\x02\n" +
 	"\x13TransparencyService\x12Q\n" +
 	"\tRevokeKey\x12\x18.qpc.v1.RevokeKeyRequest\x1a\x19.qpc.v1.RevokeKeyResponse\"\x0f\xca\xf3\x18\v\b\xfe\x03\x10\x02\x18\v \x030\x01\x12_\n" +
-	"\x0fCheckRevocation\x12\x1e.qpc.v1.CheckRevocationRequest\x1a\x1f.qpc.v1.CheckRevocationResponse\"\v\xca\xf3\x18\a\b\xff\x03\x10\x01\x18\fB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\x0fCheckRevocation\x12\x1e.qpc.v1.CheckRevocationRequest\x1a\x1f.qpc.v1.CheckRevocationResponse\"\v\xca\xf3\x18\a\b\xff\x03\x10\x01\x18\f\x12n\n" +
+	"\x14AuditKeyTransparency\x12#.qpc.v1.AuditKeyTransparencyRequest\x1a$.qpc.v1.AuditKeyTransparencyResponse\"\v\xca\xf3\x18\a\b\x88\x04\x10\x02\x18\fB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_audit_proto_rawDescOnce sync.Once
@@ -440,36 +1204,56 @@ func file_qpc_v1_audit_proto_rawDescGZIP() []byte {
 	return file_qpc_v1_audit_proto_rawDescData
 }
 
-var file_qpc_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_qpc_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_qpc_v1_audit_proto_goTypes = []any{
-	(*RevokeKeyRequest)(nil),        // 0: qpc.v1.RevokeKeyRequest
-	(*Successor)(nil),               // 1: qpc.v1.Successor
-	(*RevokeKeyResponse)(nil),       // 2: qpc.v1.RevokeKeyResponse
-	(*CheckRevocationRequest)(nil),  // 3: qpc.v1.CheckRevocationRequest
-	(*CheckRevocationResponse)(nil), // 4: qpc.v1.CheckRevocationResponse
-	(*ProofRequest)(nil),            // 5: qpc.v1.ProofRequest
-	(*KeySet)(nil),                  // 6: qpc.v1.KeySet
-	(*Revocation)(nil),              // 7: qpc.v1.Revocation
-	(*KeyProof)(nil),                // 8: qpc.v1.KeyProof
+	(*RevokeKeyRequest)(nil),             // 0: qpc.v1.RevokeKeyRequest
+	(*Successor)(nil),                    // 1: qpc.v1.Successor
+	(*RevokeKeyResponse)(nil),            // 2: qpc.v1.RevokeKeyResponse
+	(*CheckRevocationRequest)(nil),       // 3: qpc.v1.CheckRevocationRequest
+	(*CheckRevocationResponse)(nil),      // 4: qpc.v1.CheckRevocationResponse
+	(*AuditKeyTransparencyRequest)(nil),  // 5: qpc.v1.AuditKeyTransparencyRequest
+	(*HeadQuery)(nil),                    // 6: qpc.v1.HeadQuery
+	(*SizePair)(nil),                     // 7: qpc.v1.SizePair
+	(*LogResource)(nil),                  // 8: qpc.v1.LogResource
+	(*SentMessage)(nil),                  // 9: qpc.v1.SentMessage
+	(*AuditKeyTransparencyResponse)(nil), // 10: qpc.v1.AuditKeyTransparencyResponse
+	(*ConsistencyProof)(nil),             // 11: qpc.v1.ConsistencyProof
+	(*ResourcePart)(nil),                 // 12: qpc.v1.ResourcePart
+	(*LeafProof)(nil),                    // 13: qpc.v1.LeafProof
+	(*ProofRequest)(nil),                 // 14: qpc.v1.ProofRequest
+	(*KeySet)(nil),                       // 15: qpc.v1.KeySet
+	(*Revocation)(nil),                   // 16: qpc.v1.Revocation
+	(*KeyProof)(nil),                     // 17: qpc.v1.KeyProof
 }
 var file_qpc_v1_audit_proto_depIdxs = []int32{
 	1,  // 0: qpc.v1.RevokeKeyRequest.successor:type_name -> qpc.v1.Successor
-	5,  // 1: qpc.v1.RevokeKeyRequest.proof:type_name -> qpc.v1.ProofRequest
-	6,  // 2: qpc.v1.Successor.keyset:type_name -> qpc.v1.KeySet
-	7,  // 3: qpc.v1.RevokeKeyResponse.revocation:type_name -> qpc.v1.Revocation
-	8,  // 4: qpc.v1.RevokeKeyResponse.proof:type_name -> qpc.v1.KeyProof
-	5,  // 5: qpc.v1.CheckRevocationRequest.proof:type_name -> qpc.v1.ProofRequest
-	7,  // 6: qpc.v1.CheckRevocationResponse.revocation:type_name -> qpc.v1.Revocation
-	8,  // 7: qpc.v1.CheckRevocationResponse.proof:type_name -> qpc.v1.KeyProof
-	0,  // 8: qpc.v1.TransparencyService.RevokeKey:input_type -> qpc.v1.RevokeKeyRequest
-	3,  // 9: qpc.v1.TransparencyService.CheckRevocation:input_type -> qpc.v1.CheckRevocationRequest
-	2,  // 10: qpc.v1.TransparencyService.RevokeKey:output_type -> qpc.v1.RevokeKeyResponse
-	4,  // 11: qpc.v1.TransparencyService.CheckRevocation:output_type -> qpc.v1.CheckRevocationResponse
-	10, // [10:12] is the sub-list for method output_type
-	8,  // [8:10] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	14, // 1: qpc.v1.RevokeKeyRequest.proof:type_name -> qpc.v1.ProofRequest
+	15, // 2: qpc.v1.Successor.keyset:type_name -> qpc.v1.KeySet
+	16, // 3: qpc.v1.RevokeKeyResponse.revocation:type_name -> qpc.v1.Revocation
+	17, // 4: qpc.v1.RevokeKeyResponse.proof:type_name -> qpc.v1.KeyProof
+	14, // 5: qpc.v1.CheckRevocationRequest.proof:type_name -> qpc.v1.ProofRequest
+	16, // 6: qpc.v1.CheckRevocationResponse.revocation:type_name -> qpc.v1.Revocation
+	17, // 7: qpc.v1.CheckRevocationResponse.proof:type_name -> qpc.v1.KeyProof
+	6,  // 8: qpc.v1.AuditKeyTransparencyRequest.head:type_name -> qpc.v1.HeadQuery
+	7,  // 9: qpc.v1.AuditKeyTransparencyRequest.sizes:type_name -> qpc.v1.SizePair
+	8,  // 10: qpc.v1.AuditKeyTransparencyRequest.resource:type_name -> qpc.v1.LogResource
+	9,  // 11: qpc.v1.AuditKeyTransparencyRequest.message:type_name -> qpc.v1.SentMessage
+	14, // 12: qpc.v1.AuditKeyTransparencyRequest.proof:type_name -> qpc.v1.ProofRequest
+	17, // 13: qpc.v1.AuditKeyTransparencyResponse.proof:type_name -> qpc.v1.KeyProof
+	11, // 14: qpc.v1.AuditKeyTransparencyResponse.consistency:type_name -> qpc.v1.ConsistencyProof
+	12, // 15: qpc.v1.AuditKeyTransparencyResponse.resource:type_name -> qpc.v1.ResourcePart
+	13, // 16: qpc.v1.AuditKeyTransparencyResponse.leaf:type_name -> qpc.v1.LeafProof
+	0,  // 17: qpc.v1.TransparencyService.RevokeKey:input_type -> qpc.v1.RevokeKeyRequest
+	3,  // 18: qpc.v1.TransparencyService.CheckRevocation:input_type -> qpc.v1.CheckRevocationRequest
+	5,  // 19: qpc.v1.TransparencyService.AuditKeyTransparency:input_type -> qpc.v1.AuditKeyTransparencyRequest
+	2,  // 20: qpc.v1.TransparencyService.RevokeKey:output_type -> qpc.v1.RevokeKeyResponse
+	4,  // 21: qpc.v1.TransparencyService.CheckRevocation:output_type -> qpc.v1.CheckRevocationResponse
+	10, // 22: qpc.v1.TransparencyService.AuditKeyTransparency:output_type -> qpc.v1.AuditKeyTransparencyResponse
+	20, // [20:23] is the sub-list for method output_type
+	17, // [17:20] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_audit_proto_init() }
@@ -480,13 +1264,28 @@ func file_qpc_v1_audit_proto_init() {
 	file_qpc_v1_keys_proto_init()
 	file_qpc_v1_options_proto_init()
 	file_qpc_v1_transparency_proto_init()
+	file_qpc_v1_audit_proto_msgTypes[5].OneofWrappers = []any{
+		(*AuditKeyTransparencyRequest_Username)(nil),
+		(*AuditKeyTransparencyRequest_IdentityKey)(nil),
+		(*AuditKeyTransparencyRequest_Head)(nil),
+		(*AuditKeyTransparencyRequest_Sizes)(nil),
+		(*AuditKeyTransparencyRequest_Resource)(nil),
+		(*AuditKeyTransparencyRequest_Index)(nil),
+		(*AuditKeyTransparencyRequest_Message)(nil),
+	}
+	file_qpc_v1_audit_proto_msgTypes[10].OneofWrappers = []any{
+		(*AuditKeyTransparencyResponse_Proof)(nil),
+		(*AuditKeyTransparencyResponse_Consistency)(nil),
+		(*AuditKeyTransparencyResponse_Resource)(nil),
+		(*AuditKeyTransparencyResponse_Leaf)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_audit_proto_rawDesc), len(file_qpc_v1_audit_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
