@@ -227,8 +227,8 @@ func NewRevokeAnyKey(rule *pb.Rule, req *pb.RevokeAnyKeyRequest, r *KeyRevocatio
 }
 
 // CheckRevocation answers whether a key is revoked, from the published view. A
-// key that nobody registered here is Ok and not known. Refusals, all BadRequest:
-// MISSING_FIELD, KEY_INVALID.
+// key that nobody registered here is Ok and not known. Refusals: BadRequest
+// MISSING_FIELD, KEY_INVALID; those of Proofs.
 func CheckRevocation(v *View, req *pb.CheckRevocationRequest) (*pb.CheckRevocationResponse, error) {
 	key, err := keyOf("key", req.GetKey())
 	if err != nil {
@@ -242,7 +242,15 @@ func CheckRevocation(v *View, req *pb.CheckRevocationRequest) (*pb.CheckRevocati
 	if err != nil {
 		return nil, err
 	}
-	return &pb.CheckRevocationResponse{Known: known || revoked, Revocation: revocation, ServerTimeMs: v.Now}, nil
+	resp := &pb.CheckRevocationResponse{Known: known || revoked, Revocation: revocation, ServerTimeMs: v.Now}
+	if v.Proofs == nil {
+		return resp, nil
+	}
+	if err := v.Proofs.Revocation(key[:]); err != nil {
+		return nil, err
+	}
+	resp.Proof, err = v.Proofs.Proof()
+	return resp, err
 }
 
 // refuseRevoked refuses what would be signed by, or sent to, a revoked key.

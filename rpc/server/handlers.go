@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"quicprochat/commands"
+	"quicprochat/kt/statement"
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc/auth"
 )
@@ -17,35 +18,69 @@ func (c *call) origin() auth.Origin {
 	return auth.Origin{Prefix: conn.admission.neighbours.prefix, Connection: conn.id}
 }
 
+// registerFinish proves the account as it stands afterwards, on request: to a
+// repeated registration too.
 func (c *call) registerFinish(ctx context.Context, req *pb.OpaqueRegisterFinishRequest) (*pb.OpaqueRegisterFinishResponse, error) {
-	return c.service.ceremonies.RegisterFinish(ctx, c.origin(), c.caller, req)
+	resp, err := c.service.ceremonies.RegisterFinish(ctx, c.origin(), c.caller, req)
+	if err != nil {
+		return nil, err
+	}
+	c.closeView()
+	resp.Proof, err = c.service.engine.ProveOwn(ctx, req.GetProof(), func(p *commands.Proofs) error {
+		name, err := statement.CanonicalUsername(req.GetUsername())
+		if err != nil {
+			return err
+		}
+		return p.Person(name)
+	})
+	return resp, err
 }
 
 // prepareTries is how often a key-transparency version is prepared anew when
 // others wrote one meanwhile.
 const prepareTries = 4
 
-// uploadHybridKey prepares the VRF proofs for the version that the published
-// view shows, and again when the writer sees a newer one.
+// uploadHybridKey proves the new KeySet on request; receipts hold no proofs, so a
+// retry gets a fresh one.
 func (c *call) uploadHybridKey(ctx context.Context, req *pb.UploadHybridKeyRequest) (*pb.UploadHybridKeyResponse, error) {
-	return prepared[*pb.UploadHybridKeyResponse](ctx, c, func() (*commands.Command, error) {
+	resp, err := prepared[*pb.UploadHybridKeyResponse](ctx, c, func() (*commands.Command, error) {
 		upload, err := commands.PrepareHybridKey(c.view.Reader, c.service.serverName, c.service.vrf, req)
 		if err != nil {
 			return nil, err
 		}
 		return commands.NewUploadHybridKey(c.method.Rule, req, upload)
 	})
+	if err != nil {
+		return nil, err
+	}
+	c.closeView()
+	resp.Proof, err = c.service.engine.ProveOwn(ctx, req.GetProof(), func(p *commands.Proofs) error {
+		return p.Identity(req.GetKeyset().GetIdentityKey())
+	})
+	return resp, err
 }
 
-// revokeKey prepares signatures and VRF proofs on the published view.
+// revokeKey prepares signatures and VRF proofs on the published view. It proves on
+// request that the key is revoked, or who has the name after a hand-over.
 func (c *call) revokeKey(ctx context.Context, req *pb.RevokeKeyRequest) (*pb.RevokeKeyResponse, error) {
-	return prepared[*pb.RevokeKeyResponse](ctx, c, func() (*commands.Command, error) {
+	resp, err := prepared[*pb.RevokeKeyResponse](ctx, c, func() (*commands.Command, error) {
 		revocation, err := commands.PrepareRevocation(c.view.Reader, c.service.serverName, c.service.vrf, req)
 		if err != nil {
 			return nil, err
 		}
 		return commands.NewRevokeKey(c.method.Rule, req, revocation)
 	})
+	if err != nil {
+		return nil, err
+	}
+	c.closeView()
+	resp.Proof, err = c.service.engine.ProveOwn(ctx, req.GetProof(), func(p *commands.Proofs) error {
+		if s := req.GetSuccessor(); s != nil {
+			return p.Person(s.GetUsername())
+		}
+		return p.Revocation(req.GetKey())
+	})
+	return resp, err
 }
 
 // prepared runs a command that is made from the published view, and makes it
@@ -79,6 +114,13 @@ func (c *call) health(context.Context, *pb.HealthRequest) (*pb.HealthResponse, e
 	resp := &pb.HealthResponse{
 		Status: "ok", Ready: true, UptimeMs: uint64(s.elapsed().Milliseconds()),
 		ServerName: c.service.serverName, ServerTimeMs: c.service.engine.Now(), Version: s.version,
+	}
+	if latest := c.service.engine.Checkpoint(); latest != nil {
+		resp.CheckpointSize = latest.Size
+		latest.Release()
+	}
+	if c.service.engine.SigningStopped() != nil {
+		resp.Status = "unsigned"
 	}
 	if err := c.service.engine.Ready(); err != nil {
 		resp.Ready, resp.Status = false, "failed"

@@ -146,7 +146,7 @@ func (m *Model) Apply(ev *pb.Event) error {
 
 func (m *Model) body(ev *pb.Event) error {
 	switch b := ev.Body.(type) {
-	case *pb.Event_ServerConfigured, *pb.Event_SnapshotTaken, *pb.Event_RequestAnswered, *pb.Event_HeadSealed:
+	case *pb.Event_ServerConfigured, *pb.Event_SnapshotTaken, *pb.Event_RequestAnswered:
 		return nil
 	case *pb.Event_RoleChanged:
 		return m.changeRole(b.RoleChanged)
@@ -156,6 +156,8 @@ func (m *Model) body(ev *pb.Event) error {
 		return m.replaceIdentity(b.IdentityReplaced)
 	case *pb.Event_KeyTransparencyEntry:
 		return m.keyTransparency(b.KeyTransparencyEntry)
+	case *pb.Event_HeadSealed:
+		return nil // its fields are checked where the leaf is at hand
 	case *pb.Event_AccountRegistered:
 		return m.register(b.AccountRegistered)
 	case *pb.Event_PasswordChanged:
