@@ -207,6 +207,8 @@ func (w *world) dispatch(method *rpc.Method, req proto.Message) (proto.Message, 
 		return orNil(commands.FetchHybridKeys(view, r))
 	case *pb.ResolveUserRequest:
 		return orNil(commands.ResolveUser(view, r))
+	case *pb.AuditKeyTransparencyRequest:
+		return orNil(w.engine.Audit(w.t.Context(), view.Caller, r))
 	case *pb.GrantRoleRequest:
 		command, err = commands.NewGrantRole(method.Rule, r, pb.Actor_SOCKET)
 	case *pb.RevokeRoleRequest:

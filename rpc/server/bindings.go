@@ -37,6 +37,7 @@ var bindings = []binding{
 	lookup(commands.ResolveUser),
 	special(true, (*call).revokeKey),
 	lookup(commands.CheckRevocation),
+	special(true, (*call).audit),
 	special(false, (*call).health),
 }
 

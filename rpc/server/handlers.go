@@ -83,6 +83,12 @@ func (c *call) revokeKey(ctx context.Context, req *pb.RevokeKeyRequest) (*pb.Rev
 	return resp, err
 }
 
+// audit answers from log and checkpoint.
+func (c *call) audit(ctx context.Context, req *pb.AuditKeyTransparencyRequest) (*pb.AuditKeyTransparencyResponse, error) {
+	c.closeView()
+	return c.service.engine.Audit(ctx, c.caller, req)
+}
+
 // prepared runs a command that is made from the published view, and makes it
 // anew from a newer view when the writer finds it stale.
 func prepared[Resp proto.Message](ctx context.Context, c *call, prepare func() (*commands.Command, error)) (Resp, error) {

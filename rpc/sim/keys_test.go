@@ -165,6 +165,18 @@ func TestKeysThatEnd(t *testing.T) {
 		t.Errorf("carol: %v", check)
 	}
 
+	// What the log says of it all, over the wire.
+	if note, err := carol.LogResource(ctx, "checkpoint"); err != nil || len(note) == 0 {
+		t.Errorf("no checkpoint: %v", err)
+	}
+	if _, err := carol.LogResource(ctx, "tile/7/000"); client.ReasonOf(err) != pb.Reason_NO_SUCH_ENTRY {
+		t.Errorf("a tile that is not there: %v", err)
+	}
+	audit, err := root.AuditKeyTransparency(ctx, &pb.AuditKeyTransparencyRequest{Query: &pb.AuditKeyTransparencyRequest_Username{Username: "alice"}})
+	if root.must(err); len(audit.GetProof().GetHistories()) < 4 {
+		t.Errorf("alice: %v", audit)
+	}
+
 	// The own device, in its own session: the answer arrives before the end.
 	_, err = root.RevokeKey(ctx, &pb.RevokeKeyRequest{Key: publicKey(root.device)})
 	root.must(err)
