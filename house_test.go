@@ -48,10 +48,11 @@ var rooms = []room{
 	{"rpc/client/seal", []string{"rpc/client"}, "an SDK links no storage"},
 	{"rpc/auth", []string{"commands", "commands/datadir", "rpc/client"}, "ceremonies decide through commands"},
 	{"rpc/push", []string{"commands", "rpc/client"}, "hints about what commands published"},
-	{"rpc/server", []string{"rpc", "commands", "commands/datadir", "rpc/auth", "rpc/push"}, "the only room that serves QUIC"},
+	{"rpc/admin", []string{"commands", "rpc/client"}, "administrators decide through commands"},
+	{"rpc/server", []string{"rpc", "commands", "commands/datadir", "rpc/auth", "rpc/push", "rpc/admin"}, "the only room that serves QUIC"},
 	{"rpc/echo", []string{"rpc/client"}, "the ceiling has no store"},
 	{"rpc/bench", []string{"rpc/client", "rpc/echo"}, "the load driver has no store"},
-	{"cmd/quicprochat-server", []string{"rpc/server", "rpc/auth", "rpc/push", "rpc/client", "rpc/client/seal", "commands", "commands/datadir"}, "the daemon owns configuration"},
+	{"cmd/quicprochat-server", []string{"rpc/server", "rpc/auth", "rpc/push", "rpc/admin", "rpc/client", "rpc/client/seal", "commands", "commands/datadir"}, "the daemon owns configuration"},
 	{"cmd/qpc", []string{"rpc/client", "rpc/client/seal", "rpc/bench"}, "the client links no storage"},
 }
 
