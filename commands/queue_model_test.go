@@ -29,6 +29,7 @@ type modelItem struct {
 type modelMessage struct {
 	id                projections.ID
 	payload           string
+	sender            string // username; unused where there is but one
 	enqueued, expires uint64
 }
 

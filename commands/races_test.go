@@ -45,18 +45,24 @@ func (w *world) together(made []*commands.Command) map[string]int {
 	return got
 }
 
-// registration makes the command of a person's registration under a username.
-func (w *world) registration(username, identity, device string) *commands.Command {
+// registrationRequest is a person's registration under a username, signed, with
+// the challenge that it answers.
+func (w *world) registrationRequest(username, identity, device string) (*pb.OpaqueRegisterFinishRequest, commands.Challenge) {
 	req := &pb.OpaqueRegisterFinishRequest{
 		Username: username, Upload: recordOf(identity), IdentityKey: w.public(identity), Challenge: []byte("c"),
 		Device: &pb.DeviceConsent{DeviceKey: w.public(device)},
 		Keyset: &pb.KeySet{IdentityKey: w.public(identity), DeviceKeys: [][]byte{w.public(device)}, TimeMs: w.now()},
 	}
-	c := commands.Challenge{Username: username, CredentialID: seedFrom(identity), KeyVersion: 1}
 	w.signRegister(req, username, w.key(identity))
 	consent := statement.Device{ServerName: serverName, IdentityKey: req.GetIdentityKey(), DeviceKey: req.GetDevice().GetDeviceKey()}
 	req.Device.Signature = consent.Sign(w.key(device))
 	statement.SignKeySet(serverName, req.GetKeyset(), w.key(identity))
+	return req, commands.Challenge{Username: username, CredentialID: seedFrom(identity), KeyVersion: 1}
+}
+
+// registration makes the command of a person's registration under a username.
+func (w *world) registration(username, identity, device string) *commands.Command {
+	req, c := w.registrationRequest(username, identity, device)
 	registration, err := commands.PrepareRegistration(serverName, w.vrf, c, req)
 	w.check(err)
 	method, _ := rpc.MethodOf(req)

@@ -347,7 +347,9 @@ func (w *world) upload(ctx context.Context, rule *pb.Rule, req *pb.UploadHybridK
 			return nil, err
 		}
 		command, err := commands.NewUploadHybridKey(rule, req, prepared)
-		w.check(err)
+		if err != nil {
+			return nil, err
+		}
 		response, err := w.engine.Do(ctx, command)
 		if !errors.Is(err, commands.ErrStale) {
 			return response, err
