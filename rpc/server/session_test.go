@@ -39,6 +39,10 @@ func TestAuthorisationMatrix(t *testing.T) {
 	must[*pb.PeekResponse](bobConn, &pb.PeekRequest{SessionToken: bob.token})
 	unknown := bytes.Repeat([]byte{7}, 32)
 	stranger := w.dial()
+	// A session that a password change ended.
+	carol, carolConn := w.join("carol")
+	ended := carol.login(w.dial(), carol.device).GetSessionToken()
+	must[*pb.OpaqueRegisterFinishResponse](carolConn, carol.passwordChange(carolConn, "another password"))
 
 	unchanged := w.unchanged()
 	for _, m := range rpc.Methods() {
@@ -70,7 +74,7 @@ func TestAuthorisationMatrix(t *testing.T) {
 				refused(stranger, nil, pb.Status_Unauthorized, pb.Reason_TOKEN_MISSING)
 				refused(aliceConn, alice.token, pb.Status_Forbidden, pb.Reason_ROLE)
 			}
-			for _, token := range [][]byte{unknown, unknown[:31], append(bytes.Clone(unknown), 1), {0}, alice.token[:31], append(bytes.Clone(alice.token), 0)} {
+			for _, token := range [][]byte{ended, unknown, unknown[:31], append(bytes.Clone(unknown), 1), {0}, alice.token[:31], append(bytes.Clone(alice.token), 0)} {
 				refused(stranger, token, pb.Status_Unauthorized, pb.Reason_TOKEN_INVALID)
 				refused(aliceConn, token, pb.Status_Unauthorized, pb.Reason_TOKEN_INVALID)
 			}

@@ -94,6 +94,11 @@ func TestExpiredSession(t *testing.T) {
 		defer end()
 		c.refused(&pb.PeekRequest{SessionToken: alice.token}, pb.Status_Unauthorized, pb.Reason_TOKEN_INVALID)
 		c.refused(alice.enqueue(alice, []byte("x")), pb.Status_Unauthorized, pb.Reason_TOKEN_INVALID)
+		for _, m := range rpc.Methods() {
+			if m.TokenField != 0 {
+				c.refused(withToken(m, alice.token), pb.Status_Unauthorized, pb.Reason_TOKEN_INVALID)
+			}
+		}
 		alice.token = alice.login(c, alice.device).GetSessionToken()
 		must[*pb.EnqueueResponse](c, alice.enqueue(alice, []byte("x")))
 	})
