@@ -90,10 +90,10 @@ func play(t *testing.T, seed uint64, d disturbance, fault func(h *history, next 
 	case restarted:
 		after := h.rng.Int64N(80)
 		h.together(clients, func(over <-chan struct{}) {
-			for h.answered.Load() < after {
+			for running := true; running && h.answered.Load() < after; {
 				select {
 				case <-over:
-					return
+					running = false
 				default:
 					runtime.Gosched()
 				}

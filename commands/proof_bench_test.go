@@ -19,7 +19,7 @@ func BenchmarkPersonProof(b *testing.B) {
 	for i := range people {
 		w.join(fmt.Sprint("person", i))
 	}
-	c := w.client()
+	c := w.skeptic()
 	c.mustAsk(kt.Query{})
 	request := &pb.ProofRequest{KnownNote: c.state.Newest.Note}
 	size, i := 0, 0
