@@ -136,16 +136,6 @@ func AccountByName(r Reader, canonical string) (Account, bool, error) {
 	return AccountByID(r, id)
 }
 
-// AccountByKey finds the account whose identity key this is; a key that is only
-// a device's is not found.
-func AccountByKey(r Reader, identityKey Key) (Account, bool, error) {
-	owner, found, err := KeyOwner(r, identityKey)
-	if err != nil || !found || !owner.IsIdentity {
-		return Account{}, false, err
-	}
-	return AccountByID(r, owner.AccountID)
-}
-
 // Owner tells whose a key is and what for. A key may be both.
 type Owner struct {
 	AccountID  ID
