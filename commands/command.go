@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -14,8 +15,7 @@ import (
 // NewCommand makes the command of one request of the method with this rule.
 // Everything that needs no view happens here, on the goroutine of the caller:
 // the token's hash, and for methods with retry REQUEST_ID the request's hash. The
-// request is the caller's alone during the call, and must not change until the
-// command is done. Refusal: BadRequest MISSING_FIELD for a request without the
+// request must not change until the command is done. Refusal: BadRequest MISSING_FIELD for a request without the
 // request_id that makes it safe to retry.
 func NewCommand[Resp proto.Message](rule *pb.Rule, req proto.Message, decide func(*Tx) (Resp, error)) (*Command, error) {
 	c := &Command{
@@ -78,36 +78,44 @@ const pooledBuffer = 64 << 10
 var unhashed = [...]protoreflect.Name{"session_token", "request_id", "proof"}
 
 // requestHash is the SHA-256 of the deterministic encoding of req without
-// session_token, request_id and proof, and the length of that encoding in bytes.
-// A retry may come under another session and from another known state, and is
-// found by its id. The fields are taken out for the time of the call instead of copying the request.
+// session_token, request_id and proof, and the length of that encoding in bytes. A
+// retry may come under another session and from another known state, and is found
+// by its id.
 func requestHash(req proto.Message) (hash [32]byte, size int, err error) {
-	m := req.ProtoReflect()
-	fields := m.Descriptor().Fields()
-	var taken [len(unhashed)]protoreflect.Value
-	for i, name := range unhashed {
-		if field := fields.ByName(name); field != nil && m.Has(field) {
-			taken[i] = m.Get(field)
-			m.Clear(field)
-		}
-	}
-	defer func() {
-		for i, value := range taken {
-			if value.IsValid() {
-				m.Set(fields.ByName(unhashed[i]), value)
-			}
-		}
-	}()
 	buffer := requestBuffers.Get().(*[]byte)
 	encoded, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend((*buffer)[:0], req)
 	if err != nil {
 		return hash, 0, fmt.Errorf("commands: hashing a request: %w", err)
 	}
-	hash = sha256.Sum256(encoded)
-	if size = len(encoded); cap(encoded) <= pooledBuffer {
+	fields := req.ProtoReflect().Descriptor().Fields()
+	kept := encoded
+	for _, name := range unhashed {
+		if field := fields.ByName(name); field != nil {
+			kept = withoutField(kept, field.Number())
+		}
+	}
+	hash = sha256.Sum256(kept)
+	if cap(encoded) <= pooledBuffer {
 		clear(encoded)
 		*buffer = encoded[:0]
 		requestBuffers.Put(buffer)
 	}
-	return hash, size, nil
+	return hash, len(kept), nil
+}
+
+// withoutField takes a field out of an encoded message, in place: what is left is
+// the encoding of the message without it.
+func withoutField(encoded []byte, number protowire.Number) []byte {
+	for at := 0; at < len(encoded); {
+		n, _, length := protowire.ConsumeField(encoded[at:])
+		if length < 0 { // not what Marshal makes
+			return encoded
+		}
+		if n != number {
+			at += length
+			continue
+		}
+		encoded = append(encoded[:at], encoded[at+length:]...)
+	}
+	return encoded
 }

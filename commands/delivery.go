@@ -21,6 +21,11 @@ type delivery struct {
 type recipient struct {
 	account projections.ID
 	queues  []*room
+
+	// Most people have one device, which takes no memory of its own.
+	device [1]projections.Key
+	first  room
+	slot   [1]*room
 }
 
 // placed is a message with its positions, ready to be emitted.
@@ -30,6 +35,10 @@ type placed struct {
 	targets  []*pb.MessageEnqueued_Target
 	skipped  [][]byte
 	released []*pb.DrainedReleased // what gives way to it
+
+	// The first target, as in recipient.
+	first pb.MessageEnqueued_Target
+	slot  [1]*pb.MessageEnqueued_Target
 }
 
 // place takes a position for a message in every queue of its recipient that has
@@ -40,6 +49,7 @@ func (d *delivery) place(o *outgoing) (*placed, error) {
 		return nil, err
 	}
 	p := &placed{outgoing: o, account: to.account}
+	p.targets = p.slot[:0]
 	size := uint64(len(o.payload))
 	var lost []*room
 	full := 0
@@ -59,7 +69,12 @@ func (d *delivery) place(o *outgoing) (*placed, error) {
 		if upTo := q.takeRelease(); upTo > 0 {
 			p.released = append(p.released, &pb.DrainedReleased{DeviceKey: q.device[:], UpTo: upTo})
 		}
-		p.targets = append(p.targets, &pb.MessageEnqueued_Target{DeviceKey: q.device[:], Seq: q.take(size)})
+		target := &p.first
+		if len(p.targets) > 0 {
+			target = new(pb.MessageEnqueued_Target)
+		}
+		target.DeviceKey, target.Seq = q.device[:], q.take(size)
+		p.targets = append(p.targets, target)
 	}
 	switch {
 	case len(to.queues) == 0:
@@ -80,15 +95,22 @@ func (d *delivery) recipient(name recipientName) (*recipient, error) {
 	if known := d.recipients[name]; known != nil {
 		return known, nil
 	}
-	account, devices, err := activeDevices(d.tx.View(), name)
-	if err != nil {
+	to := new(recipient)
+	to.queues = to.slot[:0]
+	var devices []projections.Key
+	var err error
+	if to.account, devices, err = activeDevices(d.tx.View(), name, to.device[:0]); err != nil {
 		return nil, err
 	}
-	to := &recipient{account: account, queues: make([]*room, len(devices))}
 	for i, device := range devices {
-		if to.queues[i], err = d.room(device); err != nil {
+		q := &to.first
+		if i > 0 {
+			q = new(room)
+		}
+		if q, err = d.room(device, q); err != nil {
 			return nil, err
 		}
+		to.queues = append(to.queues, q)
 	}
 	if d.recipients != nil {
 		d.recipients[name] = to
@@ -96,19 +118,26 @@ func (d *delivery) recipient(name recipientName) (*recipient, error) {
 	return to, nil
 }
 
-func activeDevices(view projections.Reader, name recipientName) (projections.ID, []projections.Key, error) {
-	if !name.isDevice {
-		account, _, err := projections.AccountByKey(view, name.key)
-		return account.ID, account.Devices, err
+// activeDevices appends the devices that a name stands for to dst.
+func activeDevices(view projections.Reader, name recipientName, dst []projections.Key) (projections.ID, []projections.Key, error) {
+	if name.isDevice {
+		device, found, err := projections.DeviceByKey(view, name.key)
+		if err != nil || !found {
+			return projections.ID{}, nil, err
+		}
+		return device.AccountID, append(dst, device.Key), nil
 	}
-	device, found, err := projections.DeviceByKey(view, name.key)
-	if err != nil || !found {
+	owner, found, err := projections.KeyOwner(view, name.key)
+	if err != nil || !found || !owner.IsIdentity || owner.Revoked { // a replaced identity key is revoked
 		return projections.ID{}, nil, err
 	}
-	return device.AccountID, []projections.Key{device.Key}, nil
+	devices, _, err := projections.DevicesOf(view, dst, owner.AccountID)
+	return owner.AccountID, devices, err
 }
 
-func (d *delivery) room(device projections.Key) (*room, error) {
+// room is the room of a device: one that this call has met already, or q, filled
+// from the view.
+func (d *delivery) room(device projections.Key, q *room) (*room, error) {
 	if known := d.rooms[device]; known != nil {
 		return known, nil
 	}
@@ -119,7 +148,7 @@ func (d *delivery) room(device projections.Key) (*room, error) {
 	if !found {
 		return nil, fmt.Errorf("commands: an active device without a queue")
 	}
-	q := &room{device: device, state: state}
+	q.device, q.state = device, state
 	if d.tx.Quotas() {
 		if q.share, err = projections.SenderShare(d.tx.View(), device, d.tx.Caller().Account); err != nil {
 			return nil, err

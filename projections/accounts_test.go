@@ -30,12 +30,9 @@ func TestRegistrationCreatesAccountDeviceAndKeys(t *testing.T) {
 		if err != nil || !found || !cmp.Equal(byID, want) {
 			t.Errorf("by id: %+v, %v, %v", byID, found, err)
 		}
-		byKey, found, err := AccountByKey(r, identityKey("alice"))
-		if err != nil || !found || !cmp.Equal(byKey, want) {
-			t.Errorf("by key: %+v, %v, %v", byKey, found, err)
-		}
-		if _, found, err := AccountByKey(r, deviceKey("alice")); found || err != nil {
-			t.Errorf("a device key found an account: %v, %v", found, err)
+		identity, found, err := KeyOwner(r, identityKey("alice"))
+		if err != nil || !found || identity != (Owner{AccountID: accountID("alice"), IsIdentity: true}) {
+			t.Errorf("owner of the identity key: %+v, %v, %v", identity, found, err)
 		}
 		owner, found, err := KeyOwner(r, deviceKey("alice"))
 		if err != nil || !found || owner != (Owner{AccountID: accountID("alice"), IsDevice: true}) {
@@ -74,17 +71,16 @@ func TestNothingOfNobody(t *testing.T) {
 	r := w.reader()
 	nobody, id := keyOfName("nobody"), idOf("nobody")
 	found := map[string]bool{}
-	var errs [10]error
+	var errs [9]error
 	_, found["name"], errs[0] = AccountByName(r, "nobody")
 	_, found["id"], errs[1] = AccountByID(r, id)
-	_, found["key"], errs[2] = AccountByKey(r, nobody)
-	_, found["owner"], errs[3] = KeyOwner(r, nobody)
-	_, found["device"], errs[4] = DeviceByKey(r, nobody)
-	found["active"], errs[5] = DeviceActive(r, nobody)
-	_, found["devices"], errs[6] = DevicesOf(r, nil, id)
-	_, found["record"], errs[7] = OpaqueRecord(r, id)
-	_, found["long name"], errs[8] = AccountByName(r, strings.Repeat("n", 1000))
-	_, found["snapshot"], errs[9] = LastSnapshot(r)
+	_, found["owner"], errs[2] = KeyOwner(r, nobody)
+	_, found["device"], errs[3] = DeviceByKey(r, nobody)
+	found["active"], errs[4] = DeviceActive(r, nobody)
+	_, found["devices"], errs[5] = DevicesOf(r, nil, id)
+	_, found["record"], errs[6] = OpaqueRecord(r, id)
+	_, found["long name"], errs[7] = AccountByName(r, strings.Repeat("n", 1000))
+	_, found["snapshot"], errs[8] = LastSnapshot(r)
 	for what, yes := range found {
 		if yes {
 			t.Errorf("%s: found", what)

@@ -35,7 +35,7 @@ func (c *call) answer(resp proto.Message, err error) {
 		return
 	}
 	c.write(frame)
-	if cap(frame) <= maxPooledBuffer {
+	if cap(frame) <= maxPooledAnswer {
 		*buf = frame
 		writeBuffers.Put(buf)
 	}

@@ -63,8 +63,11 @@ const (
 	// initialBuffer is what a request is read into; it grows with the data
 	// that came, never by the announced length.
 	initialBuffer = 4 << 10
-	// maxPooledBuffer is the largest read buffer that is kept for reuse.
+	// maxPooledBuffer is the largest buffer of a request that is kept for reuse.
 	maxPooledBuffer = 64 << 10
+	// maxPooledAnswer is the same for answers: a page of Fetch has 100 KiB and
+	// more, and a new buffer of that size costs more than filling it.
+	maxPooledAnswer = 256 << 10
 	// smallAnswer is the largest answer, in bytes, that is queued on its
 	// stream without waiting for the client to take it.
 	smallAnswer = 16 << 10
