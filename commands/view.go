@@ -140,7 +140,13 @@ func (e *Engine) Payload(owner, id [16]byte) ([]byte, bool, error) {
 
 // Payloads calls fn for each key in order with its payload, nil when it was
 // released; data is valid only during the call. Keys of one owner in ascending
-// order are read with one scan.
+// order are read with one scan. After a failure the error is the Refusal
+// Unavailable STORAGE: a payload may be missing because of a release that never
+// became durable, and its message is there again after the restart.
 func (e *Engine) Payloads(keys []log.PayloadKey, fn func(i int, data []byte) error) error {
-	return e.log.Payloads(keys, fn)
+	err := e.log.Payloads(keys, fn)
+	if e.log.Err() != nil || e.Err() != nil {
+		return errStorage
+	}
+	return err
 }

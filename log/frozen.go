@@ -3,6 +3,7 @@ package log
 import (
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -15,10 +16,19 @@ import (
 // A write-ahead log that cannot be written is such a failure. Pebble itself would panic at the next rotation, so it is
 // told that all is well with those files; that the log has failed is seen by everybody who waits for a commit.
 // Failures to write other files are passed on, and Pebble tries again.
+//
+// While the store is being opened every failed write is such a failure: an opening that fails midway leaves Pebble's
+// goroutines with what it has freed, and they panic. So Pebble is told that all is well, whatever it writes then goes
+// nowhere, and whoever opens the store looks at the failure.
 type frozenFS struct {
 	vfs.FS
-	fail *failure
+	fail    *failure
+	opening *atomic.Bool
+	pause   func() // called before a table is written
 }
+
+// lost is a file that goes nowhere.
+func lost() (vfs.File, error) { return vfs.NewMem().Create("lost", vfs.WriteCategoryUnspecified) }
 
 // isWAL tells a write-ahead log by its name.
 func isWAL(fs vfs.FS, path string) bool { return strings.HasSuffix(fs.PathBase(path), ".log") }
@@ -27,7 +37,7 @@ func (fs *frozenFS) wrap(f vfs.File, err error, critical bool) (vfs.File, error)
 	if err != nil {
 		return nil, err
 	}
-	return &frozenFile{File: f, fail: fs.fail, critical: critical}, nil
+	return &frozenFile{File: f, fail: fs.fail, opening: fs.opening, critical: critical}, nil
 }
 
 // make opens a file for writing.
@@ -37,19 +47,21 @@ func (fs *frozenFS) make(name string, open func() (vfs.File, error)) (vfs.File, 
 	if err == nil {
 		f, err = open()
 	}
-	if wal := isWAL(fs.FS, name); !wal {
-		return fs.wrap(f, err, false)
-	} else if err == nil {
-		return fs.wrap(f, nil, true)
+	wal := isWAL(fs.FS, name)
+	if err == nil || !wal && !fs.opening.Load() {
+		return fs.wrap(f, err, wal)
 	}
 	_ = fs.fail.set(err)
-	return vfs.NewMem().Create("lost", vfs.WriteCategoryUnspecified)
+	return lost()
 }
 
 // Create syncs the directory before a marker of Pebble's appears in it. Pebble creates a manifest, then the marker
 // that names it, and only then syncs the directory: a power cut could leave the marker without its manifest, and the
 // store would not open.
 func (fs *frozenFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.HasSuffix(name, ".sst") {
+		fs.pause()
+	}
 	return fs.make(name, func() (vfs.File, error) {
 		if strings.HasPrefix(fs.PathBase(name), "marker.") {
 			if err := syncDir(fs.FS, fs.PathDir(name)); err != nil {
@@ -81,10 +93,15 @@ func (fs *frozenFS) OpenDir(name string) (vfs.File, error) {
 
 // change runs what changes names, unless the disk is frozen.
 func (fs *frozenFS) change(op func() error) error {
-	if err := fs.fail.get(); err != nil {
-		return err
+	err := fs.fail.get()
+	if err == nil {
+		err = op()
 	}
-	return op()
+	if err != nil && fs.opening.Load() {
+		_ = fs.fail.set(err)
+		return nil
+	}
+	return err
 }
 
 func (fs *frozenFS) Link(oldname, newname string) error {
@@ -92,7 +109,10 @@ func (fs *frozenFS) Link(oldname, newname string) error {
 }
 
 func (fs *frozenFS) Remove(name string) error {
-	return fs.change(func() error { return fs.FS.Remove(name) })
+	if err := fs.fail.get(); err != nil {
+		return err
+	}
+	return fs.FS.Remove(name) // what stays behind is found and removed at the next start
 }
 
 func (fs *frozenFS) RemoveAll(name string) error {
@@ -112,6 +132,7 @@ func (fs *frozenFS) Unwrap() vfs.FS { return fs.FS }
 type frozenFile struct {
 	vfs.File
 	fail     *failure
+	opening  *atomic.Bool
 	critical bool // a failed operation fails the log, and Pebble does not get to see it
 }
 
@@ -120,7 +141,7 @@ func (f *frozenFile) do(op func() error) error {
 	if err == nil {
 		err = op()
 	}
-	if err != nil && f.critical {
+	if err != nil && (f.critical || f.opening.Load()) {
 		_ = f.fail.set(err)
 		return nil
 	}

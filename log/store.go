@@ -49,12 +49,14 @@ func lockStore(fsys vfs.FS, path string) (*pebble.Lock, error) {
 func openStore(fsys vfs.FS, path string, lock *pebble.Lock, o Options, create bool) (*store, error) {
 	s := &store{lock: lock, fail: newFailure()}
 	lg := &storeLogger{log: o.Logger, fail: s.fail}
+	w := &backgroundWatch{log: o.Logger, fail: s.fail, stuck: make(chan error, 1)}
+	w.opening.Store(true)
 	cacheBytes := o.CacheBytes
 	if cacheBytes == 0 {
 		cacheBytes = defaultCacheBytes
 	}
 	opts := &pebble.Options{
-		FS:                          &frozenFS{FS: fsys, fail: s.fail},
+		FS:                          &frozenFS{FS: fsys, fail: s.fail, opening: &w.opening, pause: w.pause},
 		Lock:                        lock,
 		Logger:                      lg,
 		FormatMajorVersion:          storeFormat,
@@ -71,7 +73,6 @@ func openStore(fsys vfs.FS, path string, lock *pebble.Lock, o Options, create bo
 	}
 	// Payloads are ciphertext and leaves are hashes: trying to compress them only costs time.
 	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
-	w := &backgroundWatch{log: o.Logger, fail: s.fail, stuck: make(chan error, 1)}
 	opts.EventListener = w.listener(lg)
 	type result struct {
 		db  *pebble.DB
@@ -148,12 +149,12 @@ const backgroundLimit = 8
 // backgroundWatch watches what Pebble does on its own. Pebble retries flushes and compactions without end and without
 // a pause; a disk that takes none of them is to be reported, not waited for.
 type backgroundWatch struct {
-	log    *slog.Logger
-	fail   *failure
-	failed atomic.Int32 // failures since the last success
-	opened atomic.Bool
-	damage atomic.Pointer[error]
-	stuck  chan error // gets the error when the limit is reached while the store is being opened
+	log     *slog.Logger
+	fail    *failure
+	failed  atomic.Int32 // failures since the last success
+	opening atomic.Bool
+	damage  atomic.Pointer[error]
+	stuck   chan error // gets the error when the limit is reached while the store is being opened
 }
 
 func (w *backgroundWatch) listener(lg pebble.Logger) *pebble.EventListener {
@@ -175,7 +176,7 @@ func (w *backgroundWatch) listener(lg pebble.Logger) *pebble.EventListener {
 		w.log.Error("log store: damaged file", slog.String("path", info.Path), slog.Any("error", info.Details))
 		err := fmt.Errorf("%w: %w: %s", ErrCorrupt, info.Details, restoreRemedy)
 		w.damage.CompareAndSwap(nil, &err)
-		if w.opened.Load() {
+		if !w.opening.Load() {
 			w.fail.set(err)
 		}
 	}
@@ -185,7 +186,7 @@ func (w *backgroundWatch) listener(lg pebble.Logger) *pebble.EventListener {
 // settle ends the opening. Until then damage did not freeze the disk: Pebble would fail to open with a compaction
 // still running, which then panics.
 func (w *backgroundWatch) settle() {
-	w.opened.Store(true)
+	w.opening.Store(false)
 	if err := w.damage.Load(); err != nil {
 		w.fail.set(*err)
 	}
@@ -195,7 +196,7 @@ func (w *backgroundWatch) onError(err error) {
 	n := w.failed.Add(1)
 	w.log.Warn("log store: background work failed", slog.Any("error", err), slog.Int("times", int(n)))
 	if n >= backgroundLimit {
-		if w.opened.Load() {
+		if !w.opening.Load() {
 			w.fail.set(fmt.Errorf("background work of the store keeps failing: %w", err))
 		} else {
 			select {
@@ -204,7 +205,11 @@ func (w *backgroundWatch) onError(err error) {
 			}
 		}
 	}
-	time.Sleep(time.Duration(min(n, backgroundLimit)) * time.Millisecond) // Pebble tries again at once
+}
+
+// pause lets time pass before Pebble tries again what failed: it would do so at once.
+func (w *backgroundWatch) pause() {
+	time.Sleep(time.Duration(min(w.failed.Load(), backgroundLimit)) * time.Millisecond)
 }
 
 // flush writes what the store has in memory to its files. It does not wait for a disk that takes nothing any more.
@@ -238,7 +243,21 @@ func (s *storeLogger) Errorf(format string, args ...any) {
 }
 
 func (s *storeLogger) Fatalf(format string, args ...any) {
-	err := fmt.Errorf(format, args...)
+	err := &fatalError{text: fmt.Sprintf(format, args...)}
+	for _, arg := range args {
+		if cause, ok := arg.(error); ok {
+			err.cause = cause
+		}
+	}
 	s.log.Error("log store: fatal", slog.Any("error", err))
 	s.fail.set(err)
 }
+
+// fatalError is what Pebble said before it gave up. Pebble formats the cause into the text; here it stays in the chain.
+type fatalError struct {
+	text  string
+	cause error
+}
+
+func (e *fatalError) Error() string { return e.text }
+func (e *fatalError) Unwrap() error { return e.cause }

@@ -48,7 +48,7 @@ func Open(fsys vfs.FS, dir string, o Options) (*Views, error) {
 	if err := v.load(o.LogSize); err != nil {
 		return nil, errors.Join(err, v.closeStore())
 	}
-	return v, nil
+	return v.serve()
 }
 
 // DropAndRecreate removes <dir>/views and starts them again from the newest good
@@ -87,13 +87,13 @@ func recreate(fsys vfs.FS, path string, o Options, fill func(*Views) error) (*Vi
 	if err := fill(v); err != nil {
 		return nil, errors.Join(err, v.closeStore())
 	}
-	if err := v.db.Flush(); err != nil {
-		return nil, errors.Join(fmt.Errorf("views: flush: %w", err), v.closeStore())
+	if err := v.flush(); err != nil {
+		return nil, errors.Join(err, v.closeStore())
 	}
 	if err := v.load(o.LogSize); err != nil {
 		return nil, errors.Join(err, v.closeStore())
 	}
-	return v, nil
+	return v.serve()
 }
 
 // OpenOrRecreate is Open and, when that returns a *RebuildError, DropAndRecreate;
@@ -141,6 +141,7 @@ func openStore(fsys vfs.FS, path string, o Options) (*Views, error) {
 		fs: fsys, path: path, mark: newSyncMark(o.LogSize), logger: loggerOf(o),
 		onError: o.OnError, cache: newPointCache(),
 	}
+	v.down = newBreakdown(v.broke)
 	// The lock is taken apart from Open: a store in use is not a damaged one.
 	if err := fsys.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("views: %w", err)
@@ -151,7 +152,10 @@ func openStore(fsys vfs.FS, path string, o Options) (*Views, error) {
 	}
 	options := v.pebbleOptions(o)
 	defer options.Cache.Unref()
-	if v.db, err = pebble.Open(path, options); err != nil {
+	if v.db, err = pebble.Open(path, options); err == nil && v.down.get() != nil {
+		err = errors.Join(v.down.get(), v.db.Close())
+	}
+	if err != nil {
 		err = errors.Join(fmt.Errorf("views: open: %w", err), v.lock.Close())
 		if isEnvironment(err) {
 			return nil, err
@@ -167,14 +171,14 @@ func (v *Views) pebbleOptions(o Options) *pebble.Options {
 		size = defaultCacheBytes
 	}
 	options := &pebble.Options{
-		FS:                          &syncFS{FS: v.fs, mark: v.mark},
+		FS:                          &syncFS{FS: &guardedFS{FS: v.fs, down: v.down}, mark: v.mark},
 		Lock:                        v.lock,
 		Cache:                       pebble.NewCache(size),
 		DisableWAL:                  true,
 		FormatMajorVersion:          pebble.FormatNewest,
 		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: 4,
-		Logger:                      pebbleLogger{v.logger},
+		Logger:                      pebbleLogger{v.logger, v.background},
 		EventListener: &pebble.EventListener{
 			BackgroundError: v.background,
 			DataCorruption:  func(info pebble.DataCorruptionInfo) { _ = v.fault(info.Details) },
@@ -227,7 +231,10 @@ func loggerOf(o Options) *slog.Logger {
 }
 
 // pebbleLogger passes on what Pebble finds worth telling.
-type pebbleLogger struct{ *slog.Logger }
+type pebbleLogger struct {
+	*slog.Logger
+	fatal func(error)
+}
 
 func (l pebbleLogger) Infof(format string, args ...any) {
 	if l.Enabled(context.Background(), slog.LevelDebug) {
@@ -239,9 +246,25 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 	l.Error("views: pebble", "text", fmt.Sprintf(format, args...))
 }
 
-// Fatalf ends the process: Pebble calls it where it can't go on, and its caller
-// relies on it not to return. The log is not harmed.
+// Fatalf fails the views: Pebble calls it where it can't go on. It returns, so
+// that the process can end in good order; from then on guardedFS lets nothing
+// that Pebble still does reach the disk.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
-	l.Errorf(format, args...)
-	panic("views: pebble: " + fmt.Sprintf(format, args...))
+	err := &fatalError{text: "pebble: " + fmt.Sprintf(format, args...)}
+	for _, arg := range args {
+		if cause, ok := arg.(error); ok {
+			err.cause = cause
+		}
+	}
+	l.fatal(err)
 }
+
+// fatalError is what Pebble said before it gave up. Pebble formats the cause
+// into the text; here it stays in the chain.
+type fatalError struct {
+	text  string
+	cause error
+}
+
+func (e *fatalError) Error() string { return e.text }
+func (e *fatalError) Unwrap() error { return e.cause }

@@ -39,10 +39,10 @@ type Views struct {
 	db     *pebble.DB
 	lock   *pebble.Lock
 	mark   *syncMark
+	down   *breakdown
 	logger *slog.Logger
 
 	onError  func(error)
-	errOnce  sync.Once
 	markOnce sync.Once
 
 	// commit makes a commit and the cursor one step for Snapshot.
@@ -111,15 +111,54 @@ func (v *Views) Close() error {
 	}
 	var flushErr error
 	if v.Unflushed() > 0 && v.mark.healthy(v.Cursor()) {
-		if err := v.db.Flush(); err != nil {
-			flushErr = fmt.Errorf("views: flush: %w", err)
-		}
+		flushErr = v.flush()
 	}
 	v.mark.fail(errViewsClosed)
 	return errors.Join(flushErr, v.closeStore())
 }
 
-func (v *Views) closeStore() error { return errors.Join(v.db.Close(), v.lock.Close()) }
+// flush makes what is in memory durable. It does not wait for a disk that takes
+// nothing any more.
+func (v *Views) flush() error {
+	done, err := v.db.AsyncFlush()
+	if err != nil {
+		return fmt.Errorf("views: flush: %w", err)
+	}
+	select {
+	case <-done:
+		return nil
+	case <-v.down.failed:
+		return fmt.Errorf("views: flush: %w", v.down.get())
+	}
+}
+
+// serve ends the opening. From here on failures are told to OnError; what failed
+// before is the opening's error.
+func (v *Views) serve() (*Views, error) {
+	v.down.serving.Store(true)
+	if err := v.down.get(); err != nil {
+		return nil, errors.Join(err, v.closeStore())
+	}
+	return v, nil
+}
+
+// broke is called once, when the store's disk failed.
+func (v *Views) broke(err error) {
+	v.logger.Error("views: background work failed", "error", err)
+	v.mark.fail(err)
+	if v.onError != nil && v.down.serving.Load() {
+		v.onError(err)
+	}
+}
+
+func (v *Views) closeStore() error {
+	v.down.release()
+	err := v.db.Close()
+	if v.down.get() != nil {
+		err = nil // what a failed store can't write any more was told before
+	}
+	return errors.Join(err, v.lock.Close())
+}
 
 var errViewsClosed = errors.New("the views are closed")
 
@@ -148,12 +187,5 @@ func (v *Views) background(err error) {
 	if errors.Is(err, pebble.ErrCancelledCompaction) || errors.Is(err, errViewsClosed) {
 		return
 	}
-	err = v.fault(err)
-	v.errOnce.Do(func() {
-		v.logger.Error("views: background work failed", "error", err)
-		v.mark.fail(err)
-		if v.onError != nil {
-			v.onError(err)
-		}
-	})
+	v.down.set(v.fault(err))
 }

@@ -160,6 +160,8 @@ func (p *process) failed(n node) error {
 	err := n.Wait()
 	if err == nil {
 		err = errors.New("the server ended by itself: start it again")
+	} else {
+		err = fmt.Errorf("the server can't go on (%w): look at the disk and its free space, then start it again; every acknowledged message is in the log", err)
 	}
 	return &coded{exitFailure, err}
 }

@@ -38,6 +38,7 @@ type Disk struct {
 	ops   int
 	watch func(n int, op errorfs.Op)
 	files map[string]*content
+	moved map[string]bool // folders that were renamed
 }
 
 // content is what is known of a file's bytes, whatever its name becomes.
@@ -48,7 +49,7 @@ func NewDisk(fs *vfs.MemFS, rng *rand.Rand) *Disk {
 	if fs == nil {
 		fs = vfs.NewCrashableMem()
 	}
-	d := &Disk{fs: fs, rng: rng, files: map[string]*content{}, awake: make(chan struct{})}
+	d := &Disk{fs: fs, rng: rng, files: map[string]*content{}, moved: map[string]bool{}, awake: make(chan struct{})}
 	close(d.awake)
 	d.top = errorfs.Wrap(&slowFS{FS: fs, disk: d}, errorfs.InjectorFunc(d.operate))
 	return d
@@ -174,7 +175,7 @@ func (d *Disk) Crash(percent int, rng *rand.Rand) (*vfs.MemFS, error) {
 	all := d.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng})
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	m := &merger{to: durable, from: all, percent: percent, rng: rng, files: d.files}
+	m := &merger{to: durable, from: all, percent: percent, rng: rng, files: d.files, moved: d.moved}
 	if err := m.folder("/"); err != nil {
 		return nil, err
 	}

@@ -44,8 +44,9 @@ func (p *Person) newSent(to *Person, payload []byte) *Sent {
 }
 
 // send puts one message into somebody's queue.
-func (p *Person) send(ctx context.Context) {
-	to := p.other()
+func (p *Person) send(ctx context.Context) { p.sendOne(ctx, p.other()) }
+
+func (p *Person) sendOne(ctx context.Context, to *Person) {
 	req := &pb.EnqueueRequest{Payload: p.payload(), TtlS: p.ttl()}
 	if p.rng.IntN(2) == 0 {
 		req.Recipient = &pb.EnqueueRequest_RecipientKey{RecipientKey: slice(to.IdentityKey())}

@@ -32,9 +32,10 @@ func (d *Disk) open(name string, created bool) *content {
 	return c
 }
 
-func (d *Disk) renamed(oldname, newname string) {
+func (d *Disk) renamed(oldname, newname string, folder bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.moved[newname] = folder
 	if c := d.files[oldname]; c != nil {
 		d.files[newname] = c
 		delete(d.files, oldname)
@@ -73,7 +74,7 @@ func (fs *slowFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.O
 func (fs *slowFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := fs.FS.ReuseForWrite(oldname, newname, c)
 	if err == nil {
-		fs.disk.renamed(oldname, newname)
+		fs.disk.renamed(oldname, newname, false)
 	}
 	return fs.wrap(newname, false, f, err)
 }
@@ -84,9 +85,12 @@ func (fs *slowFS) OpenDir(name string) (vfs.File, error) {
 }
 
 func (fs *slowFS) Rename(oldname, newname string) error {
-	err := fs.FS.Rename(oldname, newname)
+	info, err := fs.FS.Stat(oldname)
 	if err == nil {
-		fs.disk.renamed(oldname, newname)
+		err = fs.FS.Rename(oldname, newname)
+	}
+	if err == nil {
+		fs.disk.renamed(oldname, newname, info.IsDir())
 	}
 	return err
 }

@@ -17,12 +17,14 @@ const blockSize = 4096
 
 // merger adds to the durable state of a disk some of what was written and not
 // synced: each new name, and each changed block of a file whose name was durable,
-// with a chance. A file with a new name comes whole when its content was synced.
+// with a chance. A file with a new name comes whole when its content was synced,
+// and so does a folder that was renamed, whose content was durable before.
 type merger struct {
 	to, from *vfs.MemFS
 	percent  int
 	rng      *rand.Rand
 	files    map[string]*content
+	moved    map[string]bool // folders that were renamed
 }
 
 func (m *merger) survives() bool { return m.rng.IntN(100) < m.percent }
@@ -58,6 +60,9 @@ func (m *merger) entry(path string) error {
 			if !m.survives() {
 				return nil
 			}
+			if m.moved[path] {
+				return m.whole(path)
+			}
 			if err := m.to.MkdirAll(path, 0o700); err != nil {
 				return err
 			}
@@ -77,6 +82,42 @@ func (m *merger) entry(path string) error {
 		return writeAll(m.to, path, m.mix(old, now))
 	}
 	return nil
+}
+
+// whole takes a folder as it is: one that was renamed is one name, whatever it
+// holds.
+func (m *merger) whole(path string) error {
+	if err := m.to.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	names, err := m.from.List(path)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		path := m.from.PathJoin(path, name)
+		info, err := m.from.Stat(path)
+		if err != nil {
+			return err
+		}
+		if info.IsDir() {
+			err = m.whole(path)
+		} else {
+			err = m.copy(path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *merger) copy(path string) error {
+	content, err := readAll(m.from, path)
+	if err != nil {
+		return err
+	}
+	return writeAll(m.to, path, content)
 }
 
 // blocks merges the content of a file whose name was durable.

@@ -35,6 +35,8 @@ type World struct {
 	History *History
 	// Prepare, when set, changes each life's disk before the server starts on it.
 	Prepare func(life int, d *Disk)
+	// MinFree is the server's --min-free.
+	MinFree int
 
 	plan   plan
 	rng    *rand.Rand
@@ -138,7 +140,7 @@ func (w *World) start(fs *vfs.MemFS, acceptTime bool) error {
 	defer cancel()
 	node, err := server.Boot(ctx, server.Config{
 		FS: w.disk.FS(), Dir: DataDir, PacketConn: w.Net.Listen(serverAddr), ServerName: serverName,
-		Limits: w.plan.limits, AcceptTime: acceptTime, Version: "sim", Logger: slog.New(w.logs),
+		Limits: w.plan.limits, AcceptTime: acceptTime, MinFree: w.MinFree, Version: "sim", Logger: slog.New(w.logs),
 	})
 	if err != nil {
 		return err
@@ -280,6 +282,9 @@ func (w *World) bury(end ending) {
 	node := w.node
 	w.node = nil
 	w.disk.Quick()
+	if node == nil {
+		return // it never came to serve
+	}
 	w.ghosts.Go(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
