@@ -48,6 +48,7 @@ var rooms = []room{
 	{"rpc/client/seal", []string{"rpc/client"}, "an SDK links no storage"},
 	{"rpc/auth", []string{"commands", "commands/datadir", "rpc/client"}, "ceremonies decide through commands"},
 	{"rpc/push", []string{"commands", "rpc/client"}, "hints about what commands published"},
+	{"rpc/transparency", []string{"commands", "kt"}, "it shows to strangers what commands published"},
 	{"rpc/server", []string{"rpc", "commands", "commands/datadir", "rpc/auth", "rpc/push"}, "the only room that serves QUIC"},
 	{"rpc/echo", []string{"rpc/client"}, "the ceiling has no store"},
 	{"rpc/bench", []string{"rpc/client", "rpc/echo"}, "the load driver has no store"},
