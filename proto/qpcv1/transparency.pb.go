@@ -160,7 +160,7 @@ type ProofRequest struct {
 	// known_note.
 	KnownConfig uint64 `protobuf:"varint,3,opt,name=known_config,json=knownConfig,proto3" json:"known_config,omitempty"`
 	// Versions below are not wanted: the caller has verified them. One bound per
-	// label kind.
+	// label kind. A history whose newest version is lower starts at that one.
 	FromAccountVersion  uint32 `protobuf:"varint,4,opt,name=from_account_version,json=fromAccountVersion,proto3" json:"from_account_version,omitempty"`
 	FromIdentityVersion uint32 `protobuf:"varint,5,opt,name=from_identity_version,json=fromIdentityVersion,proto3" json:"from_identity_version,omitempty"`
 	unknownFields       protoimpl.UnknownFields
@@ -242,16 +242,19 @@ type HeadProof struct {
 	HeadLeaf []byte `protobuf:"bytes,2,opt,name=head_leaf,json=headLeaf,proto3" json:"head_leaf,omitempty"`
 	// RFC 6962 inclusion path of that leaf in the tree of `size`.
 	HeadPath [][]byte `protobuf:"bytes,3,rep,name=head_path,json=headPath,proto3" json:"head_path,omitempty"`
-	// RFC 6962 consistency proof from known_note's size to size; empty when equal
-	// or without known_note.
+	// Fields 4 to 6 connect this note to known_note, the older of the two to the
+	// newer one, whichever that is: the newest cosigned note may be the older. They
+	// are empty when both have one size, or without known_note.
+	//
+	// RFC 6962 consistency proof from the older note's size to the newer one's.
 	LogConsistency [][]byte `protobuf:"bytes,4,rep,name=log_consistency,json=logConsistency,proto3" json:"log_consistency,omitempty"`
-	// Inclusion path of the known note's HEAD, whose epoch is e, as leaf e of the
-	// tree under heads_root; empty when it is the same HEAD or without known_note.
+	// Inclusion path of the older HEAD, whose epoch is e, as leaf e of the tree
+	// under the newer HEAD's heads_root.
 	KnownHeadPath [][]byte `protobuf:"bytes,5,rep,name=known_head_path,json=knownHeadPath,proto3" json:"known_head_path,omitempty"`
-	// Consistency proof from the known HEAD's heads_root (size e) to this one's.
+	// Consistency proof from the older HEAD's heads_root (size e) to the newer one's.
 	HeadsConsistency [][]byte `protobuf:"bytes,6,rep,name=heads_consistency,json=headsConsistency,proto3" json:"heads_consistency,omitempty"`
 	// Without known_note every CONFIG from index 0 to the HEAD's; with it those
-	// after known_config.
+	// after known_config, up to the HEAD's.
 	Configs       []*ConfigProof `protobuf:"bytes,7,rep,name=configs,proto3" json:"configs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -691,7 +694,10 @@ type AccountBinding struct {
 	OldSignature []byte `protobuf:"bytes,3,opt,name=old_signature,json=oldSignature,proto3" json:"old_signature,omitempty"`
 	NewSignature []byte `protobuf:"bytes,4,opt,name=new_signature,json=newSignature,proto3" json:"new_signature,omitempty"`
 	// The account is gone: nothing after it is valid.
-	Tombstone     bool `protobuf:"varint,5,opt,name=tombstone,proto3" json:"tombstone,omitempty"`
+	Tombstone bool `protobuf:"varint,5,opt,name=tombstone,proto3" json:"tombstone,omitempty"`
+	// Only with OLD_KEY: the qpc-keyset-v1 hash of version 0 of the new identity's
+	// KeySet, which both signatures cover, so that they can be checked without it.
+	KeySetHash    []byte `protobuf:"bytes,6,opt,name=key_set_hash,json=keySetHash,proto3" json:"key_set_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -759,6 +765,13 @@ func (x *AccountBinding) GetTombstone() bool {
 		return x.Tombstone
 	}
 	return false
+}
+
+func (x *AccountBinding) GetKeySetHash() []byte {
+	if x != nil {
+		return x.KeySetHash
+	}
+	return nil
 }
 
 // Revocation is the value of a KT entry of kind revocation. It holds neither the
@@ -960,13 +973,15 @@ const file_qpc_v1_transparency_proto_rawDesc = "" +
 	"\bKeyProof\x12%\n" +
 	"\x04head\x18\x01 \x01(\v2\x11.qpc.v1.HeadProofR\x04head\x122\n" +
 	"\thistories\x18\x02 \x03(\v2\x14.qpc.v1.HistoryProofR\thistories\x12\"\n" +
-	"\x03map\x18\x03 \x01(\v2\x10.qpc.v1.MapProofR\x03map\"\xcc\x01\n" +
+	"\x03map\x18\x03 \x01(\v2\x10.qpc.v1.MapProofR\x03map\"\xee\x01\n" +
 	"\x0eAccountBinding\x12!\n" +
 	"\fidentity_key\x18\x01 \x01(\fR\videntityKey\x12/\n" +
 	"\tauthority\x18\x02 \x01(\x0e2\x11.qpc.v1.AuthorityR\tauthority\x12#\n" +
 	"\rold_signature\x18\x03 \x01(\fR\foldSignature\x12#\n" +
 	"\rnew_signature\x18\x04 \x01(\fR\fnewSignature\x12\x1c\n" +
-	"\ttombstone\x18\x05 \x01(\bR\ttombstone\"\x8c\x01\n" +
+	"\ttombstone\x18\x05 \x01(\bR\ttombstone\x12 \n" +
+	"\fkey_set_hash\x18\x06 \x01(\fR\n" +
+	"keySetHash\"\x8c\x01\n" +
 	"\n" +
 	"Revocation\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\rR\x06reason\x12\x17\n" +

@@ -1,0 +1,50 @@
+package kt
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// mapProof writes a map of a few labels and a proof of some, present and absent.
+func (v *vectors) mapProof(t *testing.T) {
+	leaves := []MapLeaf{{label(0x07), Hash{1}}, {label(0x07, 0x40), Hash{2}}, {label(0xf0), Hash{3}}}
+	m := mapOf(t)
+	v.section("Map of three labels, and one proof of four")
+	for _, leaf := range leaves {
+		if err := m.Insert(leaf.Label, leaf.Commitment); err != nil {
+			t.Fatal(err)
+		}
+		root := m.Root()
+		v.hex("L", leaf.Label[:])
+		v.hex("C", leaf.Commitment[:])
+		v.hex("map root", root[:])
+	}
+	claims := []MapClaim{
+		{Label: label(0x07), Present: true, Commitment: Hash{1}}, {Label: label(0x07, 0x20)},
+		{Label: label(0x80)}, {Label: label(0x20)},
+	}
+	proof, err := ProveMap(m, labelsOf(claims))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := VerifyMap(m.Root(), proof, claims); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []MapClaim{claims[0], claims[1], claims[3], claims[2]} {
+		v.hex("label", c.Label[:])
+	}
+	for _, end := range proof.GetTerminals() {
+		v.text("terminal", strings.TrimSpace(fmt.Sprintf("%v depth %d %x %x", end.GetKind(), end.GetDepth(), end.GetOtherLabel(), end.GetOtherCommitment())))
+	}
+	for _, s := range proof.GetSiblings() {
+		v.hex("sibling", s)
+	}
+	v.end()
+}
+
+func TestProofVectorsInDocs(t *testing.T) {
+	var v vectors
+	v.mapProof(t)
+	checkVectors(t, "../docs/formats/proofs.md", strings.TrimPrefix(v.String(), "\n"))
+}
