@@ -48,3 +48,33 @@ func TestProofVectorsInDocs(t *testing.T) {
 	v.mapProof(t)
 	checkVectors(t, "../docs/formats/proofs.md", strings.TrimPrefix(v.String(), "\n"))
 }
+
+// note writes a note line by line.
+func (v *vectors) note(signed []byte) {
+	for line := range strings.Lines(string(signed)) {
+		v.text("note", strings.TrimSuffix(line, "\n"))
+	}
+}
+
+func (v *vectors) checkpoint() {
+	c, logKey := testCheckpoint(), testKey(1)
+	v.section("Checkpoint (log key: Ed25519 seed 01 × 32)")
+	v.text("verifier key", must(VerifierKey(c.Origin, public(logKey))))
+	v.hex("root", c.Root[:])
+	v.hex("signed text", c.Append(nil))
+	signed := must(SignCheckpoint(c, logKey))
+	v.note(signed)
+	v.end()
+	v.section("The same, cosigned by a witness (Ed25519 seed 05 × 32) at 1700000000")
+	w := must(NewWitness("witness.example.org/w1", public(testKey(5))))
+	v.text("verifier key", w.String())
+	v.hex("signed bytes", cosignedBytes(1700000000, c.Append(nil)))
+	v.note(append(signed, must(Cosign(signed, w.Name(), testKey(5), 1700000000))...))
+	v.end()
+}
+
+func TestCheckpointVectorsInDocs(t *testing.T) {
+	var v vectors
+	v.checkpoint()
+	checkVectors(t, "../docs/formats/checkpoints.md", strings.TrimPrefix(v.String(), "\n"))
+}
