@@ -1,11 +1,14 @@
 package transparency
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
+	"testing"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -40,4 +43,16 @@ func (l *testLog) verifierKey() string {
 
 func contextWithTimeout(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
+}
+
+// testLogger logs to the test.
+func testLogger(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(testWriter{t}, nil))
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(line []byte) (int, error) {
+	w.t.Logf("%s", bytes.TrimSpace(line))
+	return len(line), nil
 }
