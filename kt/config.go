@@ -54,13 +54,17 @@ const (
 	maxConfigSize   = configFixedSize + maxOriginSize + configLinkSize
 )
 
-// NewConfig is the configuration for index 0 of a new log of format 0. Its
+// FormatVersion is the format of the logs that this package describes: every
+// checkpoint is signed at a size whose last leaf is a HEAD.
+const FormatVersion = 1
+
+// NewConfig is the configuration for index 0 of a new log of FormatVersion. Its
 // origin is server_name/1. Errors are about a malformed server name or key.
 func NewConfig(serverName string, logKey ed25519.PublicKey, vrfKey VRFPublicKey) (Config, error) {
 	if err := ValidateServerName(serverName); err != nil {
 		return Config{}, err
 	}
-	c := Config{Origin: Origin(serverName, FirstGeneration), LogKey: logKey, VRFKey: vrfKey}
+	c := Config{FormatVersion: FormatVersion, Origin: Origin(serverName, FirstGeneration), LogKey: logKey, VRFKey: vrfKey}
 	if err := c.Validate(); err != nil {
 		return Config{}, err
 	}

@@ -231,7 +231,9 @@ type OpaqueRegisterFinishRequest struct {
 	// offered yet: refused with NOT_SUPPORTED.
 	RecoveryBundle []byte `protobuf:"bytes,9,opt,name=recovery_bundle,json=recoveryBundle,proto3" json:"recovery_bundle,omitempty"`
 	// Password change: drop a stored recovery bundle that can't be sealed anew.
-	DropBundle    bool `protobuf:"varint,10,opt,name=drop_bundle,json=dropBundle,proto3" json:"drop_bundle,omitempty"`
+	DropBundle bool `protobuf:"varint,10,opt,name=drop_bundle,json=dropBundle,proto3" json:"drop_bundle,omitempty"`
+	// Asks for the proof of the account as it stands afterwards.
+	Proof         *ProofRequest `protobuf:"bytes,11,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -336,12 +338,22 @@ func (x *OpaqueRegisterFinishRequest) GetDropBundle() bool {
 	return false
 }
 
+func (x *OpaqueRegisterFinishRequest) GetProof() *ProofRequest {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
 type OpaqueRegisterFinishResponse struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	IdentityKey []byte                 `protobuf:"bytes,1,opt,name=identity_key,json=identityKey,proto3" json:"identity_key,omitempty"`
 	// Version of the newest KeySet.
 	KeysetVersion uint32 `protobuf:"varint,2,opt,name=keyset_version,json=keysetVersion,proto3" json:"keyset_version,omitempty"`
 	ServerTimeMs  uint64 `protobuf:"varint,3,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	// On request, under a checkpoint that covers the account. Absent when none was
+	// signed in time: ask for it later (500).
+	Proof         *KeyProof `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -395,6 +407,13 @@ func (x *OpaqueRegisterFinishResponse) GetServerTimeMs() uint64 {
 		return x.ServerTimeMs
 	}
 	return 0
+}
+
+func (x *OpaqueRegisterFinishResponse) GetProof() *KeyProof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
 }
 
 type OpaqueLoginStartRequest struct {
@@ -683,7 +702,7 @@ var File_qpc_v1_auth_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_auth_proto_rawDesc = "" +
 	"\n" +
-	"\x11qpc/v1/auth.proto\x12\x06qpc.v1\x1a\x11qpc/v1/keys.proto\x1a\x14qpc/v1/options.proto\"k\n" +
+	"\x11qpc/v1/auth.proto\x12\x06qpc.v1\x1a\x11qpc/v1/keys.proto\x1a\x14qpc/v1/options.proto\x1a\x19qpc/v1/transparency.proto\"k\n" +
 	"\x1aOpaqueRegisterStartRequest\x12\x1a\n" +
 	"\busername\x18\x02 \x01(\tR\busername\x121\n" +
 	"\x14registration_request\x18\x03 \x01(\fR\x13registrationRequest\"\xd3\x01\n" +
@@ -693,7 +712,7 @@ const file_qpc_v1_auth_proto_rawDesc = "" +
 	"\vserver_name\x18\x03 \x01(\tR\n" +
 	"serverName\x12$\n" +
 	"\x0eserver_time_ms\x18\x04 \x01(\x04R\fserverTimeMs\x12\x1a\n" +
-	"\busername\x18\x05 \x01(\tR\busername\"\xf6\x02\n" +
+	"\busername\x18\x05 \x01(\tR\busername\"\xa2\x03\n" +
 	"\x1bOpaqueRegisterFinishRequest\x12#\n" +
 	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12\x1a\n" +
 	"\busername\x18\x02 \x01(\tR\busername\x12\x16\n" +
@@ -706,11 +725,13 @@ const file_qpc_v1_auth_proto_rawDesc = "" +
 	"\x0frecovery_bundle\x18\t \x01(\fR\x0erecoveryBundle\x12\x1f\n" +
 	"\vdrop_bundle\x18\n" +
 	" \x01(\bR\n" +
-	"dropBundle\"\x8e\x01\n" +
+	"dropBundle\x12*\n" +
+	"\x05proof\x18\v \x01(\v2\x14.qpc.v1.ProofRequestR\x05proof\"\xb6\x01\n" +
 	"\x1cOpaqueRegisterFinishResponse\x12!\n" +
 	"\fidentity_key\x18\x01 \x01(\fR\videntityKey\x12%\n" +
 	"\x0ekeyset_version\x18\x02 \x01(\rR\rkeysetVersion\x12$\n" +
-	"\x0eserver_time_ms\x18\x03 \x01(\x04R\fserverTimeMs\"Z\n" +
+	"\x0eserver_time_ms\x18\x03 \x01(\x04R\fserverTimeMs\x12&\n" +
+	"\x05proof\x18\x04 \x01(\v2\x10.qpc.v1.KeyProofR\x05proof\"Z\n" +
 	"\x17OpaqueLoginStartRequest\x12\x1a\n" +
 	"\busername\x18\x02 \x01(\tR\busername\x12#\n" +
 	"\rlogin_request\x18\x03 \x01(\fR\floginRequest\"\x82\x01\n" +
@@ -773,24 +794,28 @@ var file_qpc_v1_auth_proto_goTypes = []any{
 	(*OpaqueLoginFinishResponse)(nil),    // 8: qpc.v1.OpaqueLoginFinishResponse
 	(*DeviceConsent)(nil),                // 9: qpc.v1.DeviceConsent
 	(*KeySet)(nil),                       // 10: qpc.v1.KeySet
+	(*ProofRequest)(nil),                 // 11: qpc.v1.ProofRequest
+	(*KeyProof)(nil),                     // 12: qpc.v1.KeyProof
 }
 var file_qpc_v1_auth_proto_depIdxs = []int32{
 	9,  // 0: qpc.v1.OpaqueRegisterFinishRequest.device:type_name -> qpc.v1.DeviceConsent
 	10, // 1: qpc.v1.OpaqueRegisterFinishRequest.keyset:type_name -> qpc.v1.KeySet
-	0,  // 2: qpc.v1.OpaqueLoginFinishResponse.scope:type_name -> qpc.v1.SessionScope
-	1,  // 3: qpc.v1.AuthService.OpaqueRegisterStart:input_type -> qpc.v1.OpaqueRegisterStartRequest
-	3,  // 4: qpc.v1.AuthService.OpaqueRegisterFinish:input_type -> qpc.v1.OpaqueRegisterFinishRequest
-	5,  // 5: qpc.v1.AuthService.OpaqueLoginStart:input_type -> qpc.v1.OpaqueLoginStartRequest
-	7,  // 6: qpc.v1.AuthService.OpaqueLoginFinish:input_type -> qpc.v1.OpaqueLoginFinishRequest
-	2,  // 7: qpc.v1.AuthService.OpaqueRegisterStart:output_type -> qpc.v1.OpaqueRegisterStartResponse
-	4,  // 8: qpc.v1.AuthService.OpaqueRegisterFinish:output_type -> qpc.v1.OpaqueRegisterFinishResponse
-	6,  // 9: qpc.v1.AuthService.OpaqueLoginStart:output_type -> qpc.v1.OpaqueLoginStartResponse
-	8,  // 10: qpc.v1.AuthService.OpaqueLoginFinish:output_type -> qpc.v1.OpaqueLoginFinishResponse
-	7,  // [7:11] is the sub-list for method output_type
-	3,  // [3:7] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	11, // 2: qpc.v1.OpaqueRegisterFinishRequest.proof:type_name -> qpc.v1.ProofRequest
+	12, // 3: qpc.v1.OpaqueRegisterFinishResponse.proof:type_name -> qpc.v1.KeyProof
+	0,  // 4: qpc.v1.OpaqueLoginFinishResponse.scope:type_name -> qpc.v1.SessionScope
+	1,  // 5: qpc.v1.AuthService.OpaqueRegisterStart:input_type -> qpc.v1.OpaqueRegisterStartRequest
+	3,  // 6: qpc.v1.AuthService.OpaqueRegisterFinish:input_type -> qpc.v1.OpaqueRegisterFinishRequest
+	5,  // 7: qpc.v1.AuthService.OpaqueLoginStart:input_type -> qpc.v1.OpaqueLoginStartRequest
+	7,  // 8: qpc.v1.AuthService.OpaqueLoginFinish:input_type -> qpc.v1.OpaqueLoginFinishRequest
+	2,  // 9: qpc.v1.AuthService.OpaqueRegisterStart:output_type -> qpc.v1.OpaqueRegisterStartResponse
+	4,  // 10: qpc.v1.AuthService.OpaqueRegisterFinish:output_type -> qpc.v1.OpaqueRegisterFinishResponse
+	6,  // 11: qpc.v1.AuthService.OpaqueLoginStart:output_type -> qpc.v1.OpaqueLoginStartResponse
+	8,  // 12: qpc.v1.AuthService.OpaqueLoginFinish:output_type -> qpc.v1.OpaqueLoginFinishResponse
+	9,  // [9:13] is the sub-list for method output_type
+	5,  // [5:9] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_auth_proto_init() }
@@ -800,6 +825,7 @@ func file_qpc_v1_auth_proto_init() {
 	}
 	file_qpc_v1_keys_proto_init()
 	file_qpc_v1_options_proto_init()
+	file_qpc_v1_transparency_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -71,7 +71,7 @@ func (x SessionsEnded_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SessionsEnded_Cause.Descriptor instead.
 func (SessionsEnded_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{9, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // Event is one record of the log.
@@ -90,6 +90,7 @@ type Event struct {
 	//	*Event_SessionStarted
 	//	*Event_SessionTouched
 	//	*Event_SessionsEnded
+	//	*Event_HeadSealed
 	//	*Event_MessageEnqueued
 	//	*Event_MessagesDrained
 	//	*Event_MessagesConfirmed
@@ -218,6 +219,15 @@ func (x *Event) GetSessionsEnded() *SessionsEnded {
 	return nil
 }
 
+func (x *Event) GetHeadSealed() *HeadSealed {
+	if x != nil {
+		if x, ok := x.Body.(*Event_HeadSealed); ok {
+			return x.HeadSealed
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetMessageEnqueued() *MessageEnqueued {
 	if x != nil {
 		if x, ok := x.Body.(*Event_MessageEnqueued); ok {
@@ -331,6 +341,10 @@ type Event_SessionsEnded struct {
 	SessionsEnded *SessionsEnded `protobuf:"bytes,16,opt,name=sessions_ended,json=sessionsEnded,proto3,oneof"`
 }
 
+type Event_HeadSealed struct {
+	HeadSealed *HeadSealed `protobuf:"bytes,17,opt,name=head_sealed,json=headSealed,proto3,oneof"`
+}
+
 type Event_MessageEnqueued struct {
 	MessageEnqueued *MessageEnqueued `protobuf:"bytes,20,opt,name=message_enqueued,json=messageEnqueued,proto3,oneof"`
 }
@@ -380,6 +394,8 @@ func (*Event_SessionStarted) isEvent_Body() {}
 func (*Event_SessionTouched) isEvent_Body() {}
 
 func (*Event_SessionsEnded) isEvent_Body() {}
+
+func (*Event_HeadSealed) isEvent_Body() {}
 
 func (*Event_MessageEnqueued) isEvent_Body() {}
 
@@ -481,7 +497,8 @@ func (x *Receipt) GetOutcome() []byte {
 	return nil
 }
 
-// ServerConfigured stands at index 0.
+// ServerConfigured stands at index 0, and again when the log's key or origin
+// changes; its leaf is of class CONFIG.
 type ServerConfigured struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The CONFIG leaf's body, exactly as in the leaf.
@@ -527,6 +544,53 @@ func (x *ServerConfigured) GetConfig() []byte {
 	return nil
 }
 
+// HeadSealed sums up the key map and all earlier heads; its leaf is of class
+// HEAD. Every field of it follows from the events before and from time_ms.
+type HeadSealed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The HEAD leaf's body, exactly as in the leaf: 104 bytes.
+	Head          []byte `protobuf:"bytes,1,opt,name=head,proto3" json:"head,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeadSealed) Reset() {
+	*x = HeadSealed{}
+	mi := &file_qpc_v1_event_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeadSealed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeadSealed) ProtoMessage() {}
+
+func (x *HeadSealed) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeadSealed.ProtoReflect.Descriptor instead.
+func (*HeadSealed) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HeadSealed) GetHead() []byte {
+	if x != nil {
+		return x.Head
+	}
+	return nil
+}
+
 // KeyTransparencyEntry is one version of one label; its leaf is of class KT.
 type KeyTransparencyEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -535,7 +599,8 @@ type KeyTransparencyEntry struct {
 	// Canonical username, identity key, or revoked key.
 	Id      []byte `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	Version uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
-	// account: the identity key; identity: the KeySet message as it was uploaded.
+	// account: an AccountBinding; identity: the KeySet message as it was uploaded;
+	// revocation: a Revocation.
 	Value []byte `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
 	// ECVRF proof of (kind, id, version), 80 bytes.
 	VrfProof []byte `protobuf:"bytes,5,opt,name=vrf_proof,json=vrfProof,proto3" json:"vrf_proof,omitempty"`
@@ -547,7 +612,7 @@ type KeyTransparencyEntry struct {
 
 func (x *KeyTransparencyEntry) Reset() {
 	*x = KeyTransparencyEntry{}
-	mi := &file_qpc_v1_event_proto_msgTypes[3]
+	mi := &file_qpc_v1_event_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -559,7 +624,7 @@ func (x *KeyTransparencyEntry) String() string {
 func (*KeyTransparencyEntry) ProtoMessage() {}
 
 func (x *KeyTransparencyEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[3]
+	mi := &file_qpc_v1_event_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -572,7 +637,7 @@ func (x *KeyTransparencyEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyTransparencyEntry.ProtoReflect.Descriptor instead.
 func (*KeyTransparencyEntry) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{3}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *KeyTransparencyEntry) GetKind() uint32 {
@@ -634,7 +699,7 @@ type OpaqueRecord struct {
 
 func (x *OpaqueRecord) Reset() {
 	*x = OpaqueRecord{}
-	mi := &file_qpc_v1_event_proto_msgTypes[4]
+	mi := &file_qpc_v1_event_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +711,7 @@ func (x *OpaqueRecord) String() string {
 func (*OpaqueRecord) ProtoMessage() {}
 
 func (x *OpaqueRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[4]
+	mi := &file_qpc_v1_event_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +724,7 @@ func (x *OpaqueRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpaqueRecord.ProtoReflect.Descriptor instead.
 func (*OpaqueRecord) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{4}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *OpaqueRecord) GetUpload() []byte {
@@ -701,13 +766,16 @@ type AccountRegistered struct {
 	DeviceKey []byte `protobuf:"bytes,5,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
 	// SHA-256 of the request's upload and statements: the same again is Ok.
 	RegistrationHash []byte `protobuf:"bytes,6,opt,name=registration_hash,json=registrationHash,proto3" json:"registration_hash,omitempty"`
+	// Where revocations of the identity key and of the device key would stand, so
+	// that a lookup can show that there are none without computing a VRF.
+	RevocationLabels []*RevocationLabel `protobuf:"bytes,7,rep,name=revocation_labels,json=revocationLabels,proto3" json:"revocation_labels,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *AccountRegistered) Reset() {
 	*x = AccountRegistered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[5]
+	mi := &file_qpc_v1_event_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +787,7 @@ func (x *AccountRegistered) String() string {
 func (*AccountRegistered) ProtoMessage() {}
 
 func (x *AccountRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[5]
+	mi := &file_qpc_v1_event_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +800,7 @@ func (x *AccountRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountRegistered.ProtoReflect.Descriptor instead.
 func (*AccountRegistered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{5}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AccountRegistered) GetAccountId() []byte {
@@ -777,6 +845,67 @@ func (x *AccountRegistered) GetRegistrationHash() []byte {
 	return nil
 }
 
+func (x *AccountRegistered) GetRevocationLabels() []*RevocationLabel {
+	if x != nil {
+		return x.RevocationLabels
+	}
+	return nil
+}
+
+// RevocationLabel is the label under which the revocation of a key would stand.
+type RevocationLabel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// ECVRF proof of (revocation, key, 0), 80 bytes.
+	VrfProof      []byte `protobuf:"bytes,2,opt,name=vrf_proof,json=vrfProof,proto3" json:"vrf_proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevocationLabel) Reset() {
+	*x = RevocationLabel{}
+	mi := &file_qpc_v1_event_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevocationLabel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevocationLabel) ProtoMessage() {}
+
+func (x *RevocationLabel) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevocationLabel.ProtoReflect.Descriptor instead.
+func (*RevocationLabel) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RevocationLabel) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RevocationLabel) GetVrfProof() []byte {
+	if x != nil {
+		return x.VrfProof
+	}
+	return nil
+}
+
 type PasswordChanged struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
@@ -789,7 +918,7 @@ type PasswordChanged struct {
 
 func (x *PasswordChanged) Reset() {
 	*x = PasswordChanged{}
-	mi := &file_qpc_v1_event_proto_msgTypes[6]
+	mi := &file_qpc_v1_event_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +930,7 @@ func (x *PasswordChanged) String() string {
 func (*PasswordChanged) ProtoMessage() {}
 
 func (x *PasswordChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[6]
+	mi := &file_qpc_v1_event_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +943,7 @@ func (x *PasswordChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordChanged.ProtoReflect.Descriptor instead.
 func (*PasswordChanged) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{6}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PasswordChanged) GetAccountId() []byte {
@@ -853,7 +982,7 @@ type SessionStarted struct {
 
 func (x *SessionStarted) Reset() {
 	*x = SessionStarted{}
-	mi := &file_qpc_v1_event_proto_msgTypes[7]
+	mi := &file_qpc_v1_event_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +994,7 @@ func (x *SessionStarted) String() string {
 func (*SessionStarted) ProtoMessage() {}
 
 func (x *SessionStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[7]
+	mi := &file_qpc_v1_event_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +1007,7 @@ func (x *SessionStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStarted.ProtoReflect.Descriptor instead.
 func (*SessionStarted) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{7}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SessionStarted) GetTokenHash() []byte {
@@ -928,7 +1057,7 @@ type SessionTouched struct {
 
 func (x *SessionTouched) Reset() {
 	*x = SessionTouched{}
-	mi := &file_qpc_v1_event_proto_msgTypes[8]
+	mi := &file_qpc_v1_event_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1069,7 @@ func (x *SessionTouched) String() string {
 func (*SessionTouched) ProtoMessage() {}
 
 func (x *SessionTouched) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[8]
+	mi := &file_qpc_v1_event_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1082,7 @@ func (x *SessionTouched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionTouched.ProtoReflect.Descriptor instead.
 func (*SessionTouched) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{8}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SessionTouched) GetTokenHash() []byte {
@@ -980,7 +1109,7 @@ type SessionsEnded struct {
 
 func (x *SessionsEnded) Reset() {
 	*x = SessionsEnded{}
-	mi := &file_qpc_v1_event_proto_msgTypes[9]
+	mi := &file_qpc_v1_event_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1121,7 @@ func (x *SessionsEnded) String() string {
 func (*SessionsEnded) ProtoMessage() {}
 
 func (x *SessionsEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[9]
+	mi := &file_qpc_v1_event_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1134,7 @@ func (x *SessionsEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionsEnded.ProtoReflect.Descriptor instead.
 func (*SessionsEnded) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{9}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SessionsEnded) GetTokenHashes() [][]byte {
@@ -1042,7 +1171,7 @@ type MessageEnqueued struct {
 
 func (x *MessageEnqueued) Reset() {
 	*x = MessageEnqueued{}
-	mi := &file_qpc_v1_event_proto_msgTypes[10]
+	mi := &file_qpc_v1_event_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1183,7 @@ func (x *MessageEnqueued) String() string {
 func (*MessageEnqueued) ProtoMessage() {}
 
 func (x *MessageEnqueued) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[10]
+	mi := &file_qpc_v1_event_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1196,7 @@ func (x *MessageEnqueued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageEnqueued.ProtoReflect.Descriptor instead.
 func (*MessageEnqueued) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{10}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *MessageEnqueued) GetMessageId() []byte {
@@ -1137,7 +1266,7 @@ type MessagesDrained struct {
 
 func (x *MessagesDrained) Reset() {
 	*x = MessagesDrained{}
-	mi := &file_qpc_v1_event_proto_msgTypes[11]
+	mi := &file_qpc_v1_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1278,7 @@ func (x *MessagesDrained) String() string {
 func (*MessagesDrained) ProtoMessage() {}
 
 func (x *MessagesDrained) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[11]
+	mi := &file_qpc_v1_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1291,7 @@ func (x *MessagesDrained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesDrained.ProtoReflect.Descriptor instead.
 func (*MessagesDrained) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{11}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *MessagesDrained) GetDeviceKey() []byte {
@@ -1190,7 +1319,7 @@ type MessagesConfirmed struct {
 
 func (x *MessagesConfirmed) Reset() {
 	*x = MessagesConfirmed{}
-	mi := &file_qpc_v1_event_proto_msgTypes[12]
+	mi := &file_qpc_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1331,7 @@ func (x *MessagesConfirmed) String() string {
 func (*MessagesConfirmed) ProtoMessage() {}
 
 func (x *MessagesConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[12]
+	mi := &file_qpc_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1344,7 @@ func (x *MessagesConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesConfirmed.ProtoReflect.Descriptor instead.
 func (*MessagesConfirmed) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{12}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MessagesConfirmed) GetDeviceKey() []byte {
@@ -1244,7 +1373,7 @@ type MessagesAcked struct {
 
 func (x *MessagesAcked) Reset() {
 	*x = MessagesAcked{}
-	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	mi := &file_qpc_v1_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1385,7 @@ func (x *MessagesAcked) String() string {
 func (*MessagesAcked) ProtoMessage() {}
 
 func (x *MessagesAcked) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	mi := &file_qpc_v1_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1398,7 @@ func (x *MessagesAcked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesAcked.ProtoReflect.Descriptor instead.
 func (*MessagesAcked) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{13}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MessagesAcked) GetDeviceKey() []byte {
@@ -1304,7 +1433,7 @@ type MessagesExpired struct {
 
 func (x *MessagesExpired) Reset() {
 	*x = MessagesExpired{}
-	mi := &file_qpc_v1_event_proto_msgTypes[14]
+	mi := &file_qpc_v1_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1445,7 @@ func (x *MessagesExpired) String() string {
 func (*MessagesExpired) ProtoMessage() {}
 
 func (x *MessagesExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[14]
+	mi := &file_qpc_v1_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1458,7 @@ func (x *MessagesExpired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesExpired.ProtoReflect.Descriptor instead.
 func (*MessagesExpired) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{14}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MessagesExpired) GetDeviceKey() []byte {
@@ -1357,7 +1486,7 @@ type DrainedReleased struct {
 
 func (x *DrainedReleased) Reset() {
 	*x = DrainedReleased{}
-	mi := &file_qpc_v1_event_proto_msgTypes[15]
+	mi := &file_qpc_v1_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1498,7 @@ func (x *DrainedReleased) String() string {
 func (*DrainedReleased) ProtoMessage() {}
 
 func (x *DrainedReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[15]
+	mi := &file_qpc_v1_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1511,7 @@ func (x *DrainedReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainedReleased.ProtoReflect.Descriptor instead.
 func (*DrainedReleased) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{15}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DrainedReleased) GetDeviceKey() []byte {
@@ -1410,7 +1539,7 @@ type ReceiptsExpired struct {
 
 func (x *ReceiptsExpired) Reset() {
 	*x = ReceiptsExpired{}
-	mi := &file_qpc_v1_event_proto_msgTypes[16]
+	mi := &file_qpc_v1_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1551,7 @@ func (x *ReceiptsExpired) String() string {
 func (*ReceiptsExpired) ProtoMessage() {}
 
 func (x *ReceiptsExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[16]
+	mi := &file_qpc_v1_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1564,7 @@ func (x *ReceiptsExpired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiptsExpired.ProtoReflect.Descriptor instead.
 func (*ReceiptsExpired) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{16}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReceiptsExpired) GetBeforeMs() uint64 {
@@ -1458,7 +1587,7 @@ type SnapshotTaken struct {
 
 func (x *SnapshotTaken) Reset() {
 	*x = SnapshotTaken{}
-	mi := &file_qpc_v1_event_proto_msgTypes[17]
+	mi := &file_qpc_v1_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1599,7 @@ func (x *SnapshotTaken) String() string {
 func (*SnapshotTaken) ProtoMessage() {}
 
 func (x *SnapshotTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[17]
+	mi := &file_qpc_v1_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1612,7 @@ func (x *SnapshotTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTaken.ProtoReflect.Descriptor instead.
 func (*SnapshotTaken) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{17}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotTaken) GetSize() uint64 {
@@ -1512,7 +1641,7 @@ type RequestAnswered struct {
 
 func (x *RequestAnswered) Reset() {
 	*x = RequestAnswered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	mi := &file_qpc_v1_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1524,7 +1653,7 @@ func (x *RequestAnswered) String() string {
 func (*RequestAnswered) ProtoMessage() {}
 
 func (x *RequestAnswered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	mi := &file_qpc_v1_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1537,7 +1666,7 @@ func (x *RequestAnswered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestAnswered.ProtoReflect.Descriptor instead.
 func (*RequestAnswered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{18}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
 type MessageEnqueued_Target struct {
@@ -1550,7 +1679,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[19]
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1691,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[19]
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1704,7 @@ func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessageEnqueued_Target.ProtoReflect.Descriptor instead.
 func (*MessageEnqueued_Target) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{10, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{12, 0}
 }
 
 func (x *MessageEnqueued_Target) GetDeviceKey() []byte {
@@ -1596,7 +1725,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x11qpc/v1/auth.proto\"\xba\t\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x11qpc/v1/auth.proto\"\xf1\t\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -1607,7 +1736,9 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x10password_changed\x18\r \x01(\v2\x17.qpc.v1.PasswordChangedH\x00R\x0fpasswordChanged\x12A\n" +
 	"\x0fsession_started\x18\x0e \x01(\v2\x16.qpc.v1.SessionStartedH\x00R\x0esessionStarted\x12A\n" +
 	"\x0fsession_touched\x18\x0f \x01(\v2\x16.qpc.v1.SessionTouchedH\x00R\x0esessionTouched\x12>\n" +
-	"\x0esessions_ended\x18\x10 \x01(\v2\x15.qpc.v1.SessionsEndedH\x00R\rsessionsEnded\x12D\n" +
+	"\x0esessions_ended\x18\x10 \x01(\v2\x15.qpc.v1.SessionsEndedH\x00R\rsessionsEnded\x125\n" +
+	"\vhead_sealed\x18\x11 \x01(\v2\x12.qpc.v1.HeadSealedH\x00R\n" +
+	"headSealed\x12D\n" +
 	"\x10message_enqueued\x18\x14 \x01(\v2\x17.qpc.v1.MessageEnqueuedH\x00R\x0fmessageEnqueued\x12D\n" +
 	"\x10messages_drained\x18\x15 \x01(\v2\x17.qpc.v1.MessagesDrainedH\x00R\x0fmessagesDrained\x12J\n" +
 	"\x12messages_confirmed\x18\x16 \x01(\v2\x19.qpc.v1.MessagesConfirmedH\x00R\x11messagesConfirmed\x12>\n" +
@@ -1626,7 +1757,10 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\frequest_hash\x18\x04 \x01(\fR\vrequestHash\x12\x18\n" +
 	"\aoutcome\x18\x05 \x01(\fR\aoutcome\"*\n" +
 	"\x10ServerConfigured\x12\x16\n" +
-	"\x06config\x18\x01 \x01(\fR\x06config\"\xad\x01\n" +
+	"\x06config\x18\x01 \x01(\fR\x06config\" \n" +
+	"\n" +
+	"HeadSealed\x12\x12\n" +
+	"\x04head\x18\x01 \x01(\fR\x04head\"\xad\x01\n" +
 	"\x14KeyTransparencyEntry\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x18\n" +
@@ -1639,7 +1773,7 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\rcredential_id\x18\x02 \x01(\fR\fcredentialId\x12\x1f\n" +
 	"\vkey_version\x18\x03 \x01(\rR\n" +
 	"keyVersion\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\rR\aversion\"\xeb\x01\n" +
+	"\aversion\x18\x04 \x01(\rR\aversion\"\xb1\x02\n" +
 	"\x11AccountRegistered\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1a\n" +
@@ -1648,7 +1782,11 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x06opaque\x18\x04 \x01(\v2\x14.qpc.v1.OpaqueRecordR\x06opaque\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x05 \x01(\fR\tdeviceKey\x12+\n" +
-	"\x11registration_hash\x18\x06 \x01(\fR\x10registrationHash\"\x81\x01\n" +
+	"\x11registration_hash\x18\x06 \x01(\fR\x10registrationHash\x12D\n" +
+	"\x11revocation_labels\x18\a \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"@\n" +
+	"\x0fRevocationLabel\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1b\n" +
+	"\tvrf_proof\x18\x02 \x01(\fR\bvrfProof\"\x81\x01\n" +
 	"\x0fPasswordChanged\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12,\n" +
@@ -1733,59 +1871,63 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),       // 0: qpc.v1.SessionsEnded.Cause
 	(*Event)(nil),                  // 1: qpc.v1.Event
 	(*Receipt)(nil),                // 2: qpc.v1.Receipt
 	(*ServerConfigured)(nil),       // 3: qpc.v1.ServerConfigured
-	(*KeyTransparencyEntry)(nil),   // 4: qpc.v1.KeyTransparencyEntry
-	(*OpaqueRecord)(nil),           // 5: qpc.v1.OpaqueRecord
-	(*AccountRegistered)(nil),      // 6: qpc.v1.AccountRegistered
-	(*PasswordChanged)(nil),        // 7: qpc.v1.PasswordChanged
-	(*SessionStarted)(nil),         // 8: qpc.v1.SessionStarted
-	(*SessionTouched)(nil),         // 9: qpc.v1.SessionTouched
-	(*SessionsEnded)(nil),          // 10: qpc.v1.SessionsEnded
-	(*MessageEnqueued)(nil),        // 11: qpc.v1.MessageEnqueued
-	(*MessagesDrained)(nil),        // 12: qpc.v1.MessagesDrained
-	(*MessagesConfirmed)(nil),      // 13: qpc.v1.MessagesConfirmed
-	(*MessagesAcked)(nil),          // 14: qpc.v1.MessagesAcked
-	(*MessagesExpired)(nil),        // 15: qpc.v1.MessagesExpired
-	(*DrainedReleased)(nil),        // 16: qpc.v1.DrainedReleased
-	(*ReceiptsExpired)(nil),        // 17: qpc.v1.ReceiptsExpired
-	(*SnapshotTaken)(nil),          // 18: qpc.v1.SnapshotTaken
-	(*RequestAnswered)(nil),        // 19: qpc.v1.RequestAnswered
-	(*MessageEnqueued_Target)(nil), // 20: qpc.v1.MessageEnqueued.Target
-	(SessionScope)(0),              // 21: qpc.v1.SessionScope
+	(*HeadSealed)(nil),             // 4: qpc.v1.HeadSealed
+	(*KeyTransparencyEntry)(nil),   // 5: qpc.v1.KeyTransparencyEntry
+	(*OpaqueRecord)(nil),           // 6: qpc.v1.OpaqueRecord
+	(*AccountRegistered)(nil),      // 7: qpc.v1.AccountRegistered
+	(*RevocationLabel)(nil),        // 8: qpc.v1.RevocationLabel
+	(*PasswordChanged)(nil),        // 9: qpc.v1.PasswordChanged
+	(*SessionStarted)(nil),         // 10: qpc.v1.SessionStarted
+	(*SessionTouched)(nil),         // 11: qpc.v1.SessionTouched
+	(*SessionsEnded)(nil),          // 12: qpc.v1.SessionsEnded
+	(*MessageEnqueued)(nil),        // 13: qpc.v1.MessageEnqueued
+	(*MessagesDrained)(nil),        // 14: qpc.v1.MessagesDrained
+	(*MessagesConfirmed)(nil),      // 15: qpc.v1.MessagesConfirmed
+	(*MessagesAcked)(nil),          // 16: qpc.v1.MessagesAcked
+	(*MessagesExpired)(nil),        // 17: qpc.v1.MessagesExpired
+	(*DrainedReleased)(nil),        // 18: qpc.v1.DrainedReleased
+	(*ReceiptsExpired)(nil),        // 19: qpc.v1.ReceiptsExpired
+	(*SnapshotTaken)(nil),          // 20: qpc.v1.SnapshotTaken
+	(*RequestAnswered)(nil),        // 21: qpc.v1.RequestAnswered
+	(*MessageEnqueued_Target)(nil), // 22: qpc.v1.MessageEnqueued.Target
+	(SessionScope)(0),              // 23: qpc.v1.SessionScope
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	2,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
 	3,  // 1: qpc.v1.Event.server_configured:type_name -> qpc.v1.ServerConfigured
-	4,  // 2: qpc.v1.Event.key_transparency_entry:type_name -> qpc.v1.KeyTransparencyEntry
-	6,  // 3: qpc.v1.Event.account_registered:type_name -> qpc.v1.AccountRegistered
-	7,  // 4: qpc.v1.Event.password_changed:type_name -> qpc.v1.PasswordChanged
-	8,  // 5: qpc.v1.Event.session_started:type_name -> qpc.v1.SessionStarted
-	9,  // 6: qpc.v1.Event.session_touched:type_name -> qpc.v1.SessionTouched
-	10, // 7: qpc.v1.Event.sessions_ended:type_name -> qpc.v1.SessionsEnded
-	11, // 8: qpc.v1.Event.message_enqueued:type_name -> qpc.v1.MessageEnqueued
-	12, // 9: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
-	13, // 10: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
-	14, // 11: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
-	15, // 12: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
-	16, // 13: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
-	17, // 14: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
-	18, // 15: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
-	19, // 16: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
-	5,  // 17: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	5,  // 18: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	21, // 19: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 20: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	20, // 21: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	5,  // 2: qpc.v1.Event.key_transparency_entry:type_name -> qpc.v1.KeyTransparencyEntry
+	7,  // 3: qpc.v1.Event.account_registered:type_name -> qpc.v1.AccountRegistered
+	9,  // 4: qpc.v1.Event.password_changed:type_name -> qpc.v1.PasswordChanged
+	10, // 5: qpc.v1.Event.session_started:type_name -> qpc.v1.SessionStarted
+	11, // 6: qpc.v1.Event.session_touched:type_name -> qpc.v1.SessionTouched
+	12, // 7: qpc.v1.Event.sessions_ended:type_name -> qpc.v1.SessionsEnded
+	4,  // 8: qpc.v1.Event.head_sealed:type_name -> qpc.v1.HeadSealed
+	13, // 9: qpc.v1.Event.message_enqueued:type_name -> qpc.v1.MessageEnqueued
+	14, // 10: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
+	15, // 11: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
+	16, // 12: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
+	17, // 13: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
+	18, // 14: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
+	19, // 15: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
+	20, // 16: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
+	21, // 17: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
+	6,  // 18: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	8,  // 19: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	6,  // 20: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	23, // 21: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 22: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	22, // 23: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -1802,6 +1944,7 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_SessionStarted)(nil),
 		(*Event_SessionTouched)(nil),
 		(*Event_SessionsEnded)(nil),
+		(*Event_HeadSealed)(nil),
 		(*Event_MessageEnqueued)(nil),
 		(*Event_MessagesDrained)(nil),
 		(*Event_MessagesConfirmed)(nil),
@@ -1818,7 +1961,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

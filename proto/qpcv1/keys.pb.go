@@ -196,8 +196,8 @@ type UploadHybridKeyRequest struct {
 	RequestId []byte `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The next version; lists exactly the active devices, carries a hybrid key.
 	Keyset *KeySet `protobuf:"bytes,3,opt,name=keyset,proto3" json:"keyset,omitempty"`
-	// Asks for the transparency proof in the reply: not offered yet.
-	WithProof     bool `protobuf:"varint,4,opt,name=with_proof,json=withProof,proto3" json:"with_proof,omitempty"`
+	// Asks for the proof of the new KeySet. A retry may carry another one.
+	Proof         *ProofRequest `protobuf:"bytes,5,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -253,17 +253,20 @@ func (x *UploadHybridKeyRequest) GetKeyset() *KeySet {
 	return nil
 }
 
-func (x *UploadHybridKeyRequest) GetWithProof() bool {
+func (x *UploadHybridKeyRequest) GetProof() *ProofRequest {
 	if x != nil {
-		return x.WithProof
+		return x.Proof
 	}
-	return false
+	return nil
 }
 
 type UploadHybridKeyResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	ServerTimeMs  uint64                 `protobuf:"varint,2,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Version      uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	ServerTimeMs uint64                 `protobuf:"varint,2,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	// On request: the identity with the new KeySet, under a checkpoint that covers
+	// it. Absent when none was signed in time: ask for it later.
+	Proof         *KeyProof `protobuf:"bytes,3,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -312,12 +315,19 @@ func (x *UploadHybridKeyResponse) GetServerTimeMs() uint64 {
 	return 0
 }
 
+func (x *UploadHybridKeyResponse) GetProof() *KeyProof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
 type FetchHybridKeyRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	SessionToken []byte                 `protobuf:"bytes,1,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
 	IdentityKey  []byte                 `protobuf:"bytes,2,opt,name=identity_key,json=identityKey,proto3" json:"identity_key,omitempty"`
-	// Not offered yet.
-	WithProof     bool `protobuf:"varint,3,opt,name=with_proof,json=withProof,proto3" json:"with_proof,omitempty"`
+	// Asks for the proof of the KeySet, or that there is none.
+	Proof         *ProofRequest `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -366,20 +376,23 @@ func (x *FetchHybridKeyRequest) GetIdentityKey() []byte {
 	return nil
 }
 
-func (x *FetchHybridKeyRequest) GetWithProof() bool {
+func (x *FetchHybridKeyRequest) GetProof() *ProofRequest {
 	if x != nil {
-		return x.WithProof
+		return x.Proof
 	}
-	return false
+	return nil
 }
 
 type FetchHybridKeyResponse struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Keyset *KeySet                `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent, with a proof, when the identity is unknown or has no hybrid key.
+	Keyset *KeySet `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"`
 	// The identity should publish a new hybrid key: a device left since.
 	HybridRotationDue bool `protobuf:"varint,2,opt,name=hybrid_rotation_due,json=hybridRotationDue,proto3" json:"hybrid_rotation_due,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// On request: the identity's KeySets and that none of its keys is revoked.
+	Proof         *KeyProof `protobuf:"bytes,3,opt,name=proof,proto3" json:"proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FetchHybridKeyResponse) Reset() {
@@ -426,13 +439,20 @@ func (x *FetchHybridKeyResponse) GetHybridRotationDue() bool {
 	return false
 }
 
+func (x *FetchHybridKeyResponse) GetProof() *KeyProof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
 type FetchHybridKeysRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	SessionToken []byte                 `protobuf:"bytes,1,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
 	// At most 256.
 	IdentityKeys [][]byte `protobuf:"bytes,2,rep,name=identity_keys,json=identityKeys,proto3" json:"identity_keys,omitempty"`
-	// Not offered yet.
-	WithProof     bool `protobuf:"varint,3,opt,name=with_proof,json=withProof,proto3" json:"with_proof,omitempty"`
+	// Asks for one proof over all entries; at most 32 identities then.
+	Proof         *ProofRequest `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -481,16 +501,18 @@ func (x *FetchHybridKeysRequest) GetIdentityKeys() [][]byte {
 	return nil
 }
 
-func (x *FetchHybridKeysRequest) GetWithProof() bool {
+func (x *FetchHybridKeysRequest) GetProof() *ProofRequest {
 	if x != nil {
-		return x.WithProof
+		return x.Proof
 	}
-	return false
+	return nil
 }
 
 type FetchHybridKeysResponse struct {
-	state         protoimpl.MessageState           `protogen:"open.v1"`
-	Entries       []*FetchHybridKeysResponse_Entry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	state   protoimpl.MessageState           `protogen:"open.v1"`
+	Entries []*FetchHybridKeysResponse_Entry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// On request: the histories of all identities, in their order, under one HEAD.
+	Proof         *KeyProof `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -528,6 +550,13 @@ func (*FetchHybridKeysResponse) Descriptor() ([]byte, []int) {
 func (x *FetchHybridKeysResponse) GetEntries() []*FetchHybridKeysResponse_Entry {
 	if x != nil {
 		return x.Entries
+	}
+	return nil
+}
+
+func (x *FetchHybridKeysResponse) GetProof() *KeyProof {
+	if x != nil {
+		return x.Proof
 	}
 	return nil
 }
@@ -589,7 +618,7 @@ var File_qpc_v1_keys_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_keys_proto_rawDesc = "" +
 	"\n" +
-	"\x11qpc/v1/keys.proto\x12\x06qpc.v1\x1a\x14qpc/v1/options.proto\"\xf8\x01\n" +
+	"\x11qpc/v1/keys.proto\x12\x06qpc.v1\x1a\x14qpc/v1/options.proto\x1a\x19qpc/v1/transparency.proto\"\xf8\x01\n" +
 	"\x06KeySet\x12!\n" +
 	"\fidentity_key\x18\x01 \x01(\fR\videntityKey\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12#\n" +
@@ -604,32 +633,35 @@ const file_qpc_v1_keys_proto_rawDesc = "" +
 	"\rDeviceConsent\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xa3\x01\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xc2\x01\n" +
 	"\x16UploadHybridKeyRequest\x12#\n" +
 	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\fR\trequestId\x12&\n" +
-	"\x06keyset\x18\x03 \x01(\v2\x0e.qpc.v1.KeySetR\x06keyset\x12\x1d\n" +
-	"\n" +
-	"with_proof\x18\x04 \x01(\bR\twithProof\"Y\n" +
+	"\x06keyset\x18\x03 \x01(\v2\x0e.qpc.v1.KeySetR\x06keyset\x12*\n" +
+	"\x05proof\x18\x05 \x01(\v2\x14.qpc.v1.ProofRequestR\x05proofJ\x04\b\x04\x10\x05R\n" +
+	"with_proof\"\x81\x01\n" +
 	"\x17UploadHybridKeyResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12$\n" +
-	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\"~\n" +
+	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\x12&\n" +
+	"\x05proof\x18\x03 \x01(\v2\x10.qpc.v1.KeyProofR\x05proof\"\x9d\x01\n" +
 	"\x15FetchHybridKeyRequest\x12#\n" +
 	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12!\n" +
-	"\fidentity_key\x18\x02 \x01(\fR\videntityKey\x12\x1d\n" +
-	"\n" +
-	"with_proof\x18\x03 \x01(\bR\twithProof\"p\n" +
+	"\fidentity_key\x18\x02 \x01(\fR\videntityKey\x12*\n" +
+	"\x05proof\x18\x04 \x01(\v2\x14.qpc.v1.ProofRequestR\x05proofJ\x04\b\x03\x10\x04R\n" +
+	"with_proof\"\x98\x01\n" +
 	"\x16FetchHybridKeyResponse\x12&\n" +
 	"\x06keyset\x18\x01 \x01(\v2\x0e.qpc.v1.KeySetR\x06keyset\x12.\n" +
-	"\x13hybrid_rotation_due\x18\x02 \x01(\bR\x11hybridRotationDue\"\x81\x01\n" +
+	"\x13hybrid_rotation_due\x18\x02 \x01(\bR\x11hybridRotationDue\x12&\n" +
+	"\x05proof\x18\x03 \x01(\v2\x10.qpc.v1.KeyProofR\x05proof\"\xa0\x01\n" +
 	"\x16FetchHybridKeysRequest\x12#\n" +
 	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12#\n" +
-	"\ridentity_keys\x18\x02 \x03(\fR\fidentityKeys\x12\x1d\n" +
-	"\n" +
-	"with_proof\x18\x03 \x01(\bR\twithProof\"\xbb\x01\n" +
+	"\ridentity_keys\x18\x02 \x03(\fR\fidentityKeys\x12*\n" +
+	"\x05proof\x18\x04 \x01(\v2\x14.qpc.v1.ProofRequestR\x05proofJ\x04\b\x03\x10\x04R\n" +
+	"with_proof\"\xe3\x01\n" +
 	"\x17FetchHybridKeysResponse\x12?\n" +
-	"\aentries\x18\x01 \x03(\v2%.qpc.v1.FetchHybridKeysResponse.EntryR\aentries\x1a_\n" +
+	"\aentries\x18\x01 \x03(\v2%.qpc.v1.FetchHybridKeysResponse.EntryR\aentries\x12&\n" +
+	"\x05proof\x18\x02 \x01(\v2\x10.qpc.v1.KeyProofR\x05proof\x1a_\n" +
 	"\x05Entry\x12&\n" +
 	"\x06keyset\x18\x01 \x01(\v2\x0e.qpc.v1.KeySetR\x06keyset\x12.\n" +
 	"\x13hybrid_rotation_due\x18\x02 \x01(\bR\x11hybridRotationDue2\xb0\x02\n" +
@@ -662,23 +694,31 @@ var file_qpc_v1_keys_proto_goTypes = []any{
 	(*FetchHybridKeysRequest)(nil),        // 6: qpc.v1.FetchHybridKeysRequest
 	(*FetchHybridKeysResponse)(nil),       // 7: qpc.v1.FetchHybridKeysResponse
 	(*FetchHybridKeysResponse_Entry)(nil), // 8: qpc.v1.FetchHybridKeysResponse.Entry
+	(*ProofRequest)(nil),                  // 9: qpc.v1.ProofRequest
+	(*KeyProof)(nil),                      // 10: qpc.v1.KeyProof
 }
 var file_qpc_v1_keys_proto_depIdxs = []int32{
-	0, // 0: qpc.v1.UploadHybridKeyRequest.keyset:type_name -> qpc.v1.KeySet
-	0, // 1: qpc.v1.FetchHybridKeyResponse.keyset:type_name -> qpc.v1.KeySet
-	8, // 2: qpc.v1.FetchHybridKeysResponse.entries:type_name -> qpc.v1.FetchHybridKeysResponse.Entry
-	0, // 3: qpc.v1.FetchHybridKeysResponse.Entry.keyset:type_name -> qpc.v1.KeySet
-	2, // 4: qpc.v1.KeyService.UploadHybridKey:input_type -> qpc.v1.UploadHybridKeyRequest
-	4, // 5: qpc.v1.KeyService.FetchHybridKey:input_type -> qpc.v1.FetchHybridKeyRequest
-	6, // 6: qpc.v1.KeyService.FetchHybridKeys:input_type -> qpc.v1.FetchHybridKeysRequest
-	3, // 7: qpc.v1.KeyService.UploadHybridKey:output_type -> qpc.v1.UploadHybridKeyResponse
-	5, // 8: qpc.v1.KeyService.FetchHybridKey:output_type -> qpc.v1.FetchHybridKeyResponse
-	7, // 9: qpc.v1.KeyService.FetchHybridKeys:output_type -> qpc.v1.FetchHybridKeysResponse
-	7, // [7:10] is the sub-list for method output_type
-	4, // [4:7] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	0,  // 0: qpc.v1.UploadHybridKeyRequest.keyset:type_name -> qpc.v1.KeySet
+	9,  // 1: qpc.v1.UploadHybridKeyRequest.proof:type_name -> qpc.v1.ProofRequest
+	10, // 2: qpc.v1.UploadHybridKeyResponse.proof:type_name -> qpc.v1.KeyProof
+	9,  // 3: qpc.v1.FetchHybridKeyRequest.proof:type_name -> qpc.v1.ProofRequest
+	0,  // 4: qpc.v1.FetchHybridKeyResponse.keyset:type_name -> qpc.v1.KeySet
+	10, // 5: qpc.v1.FetchHybridKeyResponse.proof:type_name -> qpc.v1.KeyProof
+	9,  // 6: qpc.v1.FetchHybridKeysRequest.proof:type_name -> qpc.v1.ProofRequest
+	8,  // 7: qpc.v1.FetchHybridKeysResponse.entries:type_name -> qpc.v1.FetchHybridKeysResponse.Entry
+	10, // 8: qpc.v1.FetchHybridKeysResponse.proof:type_name -> qpc.v1.KeyProof
+	0,  // 9: qpc.v1.FetchHybridKeysResponse.Entry.keyset:type_name -> qpc.v1.KeySet
+	2,  // 10: qpc.v1.KeyService.UploadHybridKey:input_type -> qpc.v1.UploadHybridKeyRequest
+	4,  // 11: qpc.v1.KeyService.FetchHybridKey:input_type -> qpc.v1.FetchHybridKeyRequest
+	6,  // 12: qpc.v1.KeyService.FetchHybridKeys:input_type -> qpc.v1.FetchHybridKeysRequest
+	3,  // 13: qpc.v1.KeyService.UploadHybridKey:output_type -> qpc.v1.UploadHybridKeyResponse
+	5,  // 14: qpc.v1.KeyService.FetchHybridKey:output_type -> qpc.v1.FetchHybridKeyResponse
+	7,  // 15: qpc.v1.KeyService.FetchHybridKeys:output_type -> qpc.v1.FetchHybridKeysResponse
+	13, // [13:16] is the sub-list for method output_type
+	10, // [10:13] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_keys_proto_init() }
@@ -687,6 +727,7 @@ func file_qpc_v1_keys_proto_init() {
 		return
 	}
 	file_qpc_v1_options_proto_init()
+	file_qpc_v1_transparency_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

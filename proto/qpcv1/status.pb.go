@@ -154,15 +154,16 @@ const (
 	Reason_REQUEST_ID_TIME    Reason = 81 // its time is not within 24 h of the server's
 	Reason_REQUEST_ID_REUSED  Reason = 82 // the same id with another body
 	// Load and state (RateLimited, DeadlineExceeded, Unavailable, Internal).
-	Reason_RATE       Reason = 100 // token bucket empty
-	Reason_DEADLINE   Reason = 101
-	Reason_STARTING   Reason = 102 // replaying the log
-	Reason_STOPPING   Reason = 103
-	Reason_OVERLOADED Reason = 104 // too much waits for the writer
-	Reason_CLOCK      Reason = 105 // wall clock jumped; mutations wait for the operator
-	Reason_DISK_FULL  Reason = 106
-	Reason_STORAGE    Reason = 107 // a commit failed; the server restarts
-	Reason_INTERNAL   Reason = 108
+	Reason_RATE            Reason = 100 // token bucket empty
+	Reason_DEADLINE        Reason = 101
+	Reason_STARTING        Reason = 102 // replaying the log
+	Reason_STOPPING        Reason = 103
+	Reason_OVERLOADED      Reason = 104 // too much waits for the writer
+	Reason_CLOCK           Reason = 105 // wall clock jumped; mutations wait for the operator
+	Reason_DISK_FULL       Reason = 106
+	Reason_STORAGE         Reason = 107 // a commit failed; the server restarts
+	Reason_INTERNAL        Reason = 108
+	Reason_SIGNING_STOPPED Reason = 109 // no checkpoint is signed: there are no proofs
 )
 
 // Enum value maps for Reason.
@@ -217,6 +218,7 @@ var (
 		106: "DISK_FULL",
 		107: "STORAGE",
 		108: "INTERNAL",
+		109: "SIGNING_STOPPED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":   0,
@@ -268,6 +270,7 @@ var (
 		"DISK_FULL":            106,
 		"STORAGE":              107,
 		"INTERNAL":             108,
+		"SIGNING_STOPPED":      109,
 	}
 )
 
@@ -422,7 +425,7 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\vUnavailable\x10\t\x12\f\n" +
 	"\bInternal\x10\n" +
 	"\x12\x11\n" +
-	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\x84\a\n" +
+	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\x99\a\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFRAME_TRUNCATED\x10\x01\x12\x18\n" +
@@ -477,7 +480,8 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\x05CLOCK\x10i\x12\r\n" +
 	"\tDISK_FULL\x10j\x12\v\n" +
 	"\aSTORAGE\x10k\x12\f\n" +
-	"\bINTERNAL\x10lB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\bINTERNAL\x10l\x12\x13\n" +
+	"\x0fSIGNING_STOPPED\x10mB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_status_proto_rawDescOnce sync.Once

@@ -27,8 +27,9 @@ type ResolveUserRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	SessionToken []byte                 `protobuf:"bytes,1,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
 	Username     string                 `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
-	// Not offered yet.
-	WithProof     bool `protobuf:"varint,3,opt,name=with_proof,json=withProof,proto3" json:"with_proof,omitempty"`
+	// Asks for the proof of the name's bindings, the identity's KeySets, and that
+	// none of its keys is revoked; or that there is no such name.
+	Proof         *ProofRequest `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -77,21 +78,23 @@ func (x *ResolveUserRequest) GetUsername() string {
 	return ""
 }
 
-func (x *ResolveUserRequest) GetWithProof() bool {
+func (x *ResolveUserRequest) GetProof() *ProofRequest {
 	if x != nil {
-		return x.WithProof
+		return x.Proof
 	}
-	return false
+	return nil
 }
 
 type ResolveUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Ed25519, 32 bytes.
+	// Ed25519, 32 bytes. Empty, with a proof, when there is no such user.
 	IdentityKey []byte `protobuf:"bytes,1,opt,name=identity_key,json=identityKey,proto3" json:"identity_key,omitempty"`
 	// Version of the name's binding; above 0 the identity was replaced.
 	Version uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Canonical form.
-	Username      string `protobuf:"bytes,3,opt,name=username,proto3" json:"username,omitempty"`
+	Username string `protobuf:"bytes,3,opt,name=username,proto3" json:"username,omitempty"`
+	// On request.
+	Proof         *KeyProof `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -147,20 +150,28 @@ func (x *ResolveUserResponse) GetUsername() string {
 	return ""
 }
 
+func (x *ResolveUserResponse) GetProof() *KeyProof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
 var File_qpc_v1_user_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_user_proto_rawDesc = "" +
 	"\n" +
-	"\x11qpc/v1/user.proto\x12\x06qpc.v1\x1a\x14qpc/v1/options.proto\"t\n" +
+	"\x11qpc/v1/user.proto\x12\x06qpc.v1\x1a\x14qpc/v1/options.proto\x1a\x19qpc/v1/transparency.proto\"\x93\x01\n" +
 	"\x12ResolveUserRequest\x12#\n" +
 	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12\x1a\n" +
-	"\busername\x18\x02 \x01(\tR\busername\x12\x1d\n" +
-	"\n" +
-	"with_proof\x18\x03 \x01(\bR\twithProof\"n\n" +
+	"\busername\x18\x02 \x01(\tR\busername\x12*\n" +
+	"\x05proof\x18\x04 \x01(\v2\x14.qpc.v1.ProofRequestR\x05proofJ\x04\b\x03\x10\x04R\n" +
+	"with_proof\"\x96\x01\n" +
 	"\x13ResolveUserResponse\x12!\n" +
 	"\fidentity_key\x18\x01 \x01(\fR\videntityKey\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x1a\n" +
-	"\busername\x18\x03 \x01(\tR\busername2b\n" +
+	"\busername\x18\x03 \x01(\tR\busername\x12&\n" +
+	"\x05proof\x18\x04 \x01(\v2\x10.qpc.v1.KeyProofR\x05proof2b\n" +
 	"\vUserService\x12S\n" +
 	"\vResolveUser\x12\x1a.qpc.v1.ResolveUserRequest\x1a\x1b.qpc.v1.ResolveUserResponse\"\v\xca\xf3\x18\a\b\xf4\x03\x10\x04\x18\n" +
 	"B\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
@@ -181,15 +192,19 @@ var file_qpc_v1_user_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_qpc_v1_user_proto_goTypes = []any{
 	(*ResolveUserRequest)(nil),  // 0: qpc.v1.ResolveUserRequest
 	(*ResolveUserResponse)(nil), // 1: qpc.v1.ResolveUserResponse
+	(*ProofRequest)(nil),        // 2: qpc.v1.ProofRequest
+	(*KeyProof)(nil),            // 3: qpc.v1.KeyProof
 }
 var file_qpc_v1_user_proto_depIdxs = []int32{
-	0, // 0: qpc.v1.UserService.ResolveUser:input_type -> qpc.v1.ResolveUserRequest
-	1, // 1: qpc.v1.UserService.ResolveUser:output_type -> qpc.v1.ResolveUserResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	2, // 0: qpc.v1.ResolveUserRequest.proof:type_name -> qpc.v1.ProofRequest
+	3, // 1: qpc.v1.ResolveUserResponse.proof:type_name -> qpc.v1.KeyProof
+	0, // 2: qpc.v1.UserService.ResolveUser:input_type -> qpc.v1.ResolveUserRequest
+	1, // 3: qpc.v1.UserService.ResolveUser:output_type -> qpc.v1.ResolveUserResponse
+	3, // [3:4] is the sub-list for method output_type
+	2, // [2:3] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_user_proto_init() }
@@ -198,6 +213,7 @@ func file_qpc_v1_user_proto_init() {
 		return
 	}
 	file_qpc_v1_options_proto_init()
+	file_qpc_v1_transparency_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
