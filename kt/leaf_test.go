@@ -246,9 +246,12 @@ func TestLeafProperty(t *testing.T) {
 	})
 }
 
-// FuzzParseLeaf: what is parsed is appended to the same bytes, and what is not
-// says so with ErrLeaf.
-func FuzzParseLeaf(f *testing.F) {
+// FuzzLeaves: what is parsed, a leaf or a delta of them, is appended to the same
+// bytes, and what is not says so with ErrLeaf or ErrDelta.
+func FuzzLeaves(f *testing.F) {
+	delta := AppendDelta(nil, busyLog(f).deltas()[0])
+	f.Add(delta)
+	f.Add(delta[:len(deltaMagic)+8])
 	for _, leaf := range sampleLeaves(f) {
 		f.Add(leaf)
 		f.Add(leaf[:len(leaf)-1])
@@ -257,6 +260,7 @@ func FuzzParseLeaf(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0xff})
 	f.Fuzz(func(t *testing.T, leaf []byte) {
+		fuzzDelta(t, leaf)
 		l, err := ParseLeaf(leaf)
 		if err != nil {
 			if !errors.Is(err, ErrLeaf) {

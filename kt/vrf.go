@@ -154,6 +154,17 @@ func (p VRFPublicKey) Verify(alpha, proof []byte) (VRFOutput, error) {
 	return vrfOutput(gamma), nil
 }
 
+// vrfProofLabel is the label that a proof is about if it holds, which it does not
+// check.
+func vrfProofLabel(proof []byte) (Label, error) {
+	gamma, _, _, err := decodeVRFProof(proof)
+	if err != nil {
+		return Label{}, err
+	}
+	out := vrfOutput(gamma)
+	return Label(out[:32]), nil
+}
+
 // decodeVRFProof is ECVRF_decode_proof, RFC 9381 section 5.4.4: Gamma must be
 // canonical and s below the group order, or one proof would have many spellings.
 func decodeVRFProof(proof []byte) (gamma *edwards25519.Point, c [vrfChallengeSize]byte, s *edwards25519.Scalar, err error) {
