@@ -69,12 +69,12 @@ var requestBuffers = sync.Pool{New: func() any { return new([]byte) }}
 const pooledBuffer = 64 << 10
 
 // unhashed are the fields that a retry may change.
-var unhashed = [...]protoreflect.Name{"session_token", "request_id"}
+var unhashed = [...]protoreflect.Name{"session_token", "request_id", "proof"}
 
 // requestHash is the SHA-256 of the deterministic encoding of req without
-// session_token and request_id, and the length of that encoding in bytes. A
-// retry may come under another session, and is found by its id. The two fields
-// are taken out for the time of the call instead of copying the request.
+// session_token, request_id and proof, and the length of that encoding in bytes.
+// A retry may come under another session and from another known state, and is
+// found by its id. The fields are taken out for the time of the call instead of copying the request.
 func requestHash(req proto.Message) (hash [32]byte, size int, err error) {
 	m := req.ProtoReflect()
 	fields := m.Descriptor().Fields()

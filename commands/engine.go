@@ -48,10 +48,6 @@ type Options struct {
 	// AcceptTime starts although the clock contradicts the log (--accept-time).
 	AcceptTime bool
 	Logger     *slog.Logger // nil: slog.Default
-	// Seal is called at the end of every group with key-transparency events and
-	// may emit the record that sums them up (HEAD). Logs of format 0 have none:
-	// nil. An error is fatal.
-	Seal func(*Tx) error
 	// SnapshotEvery is after how many events the views are copied to
 	// snapshots/; 0 means 1,000,000.
 	SnapshotEvery uint64
@@ -113,16 +109,21 @@ func Start(ctx context.Context, o Options) (*Engine, error) {
 	e.publish(snap)
 	w := &writer{
 		e: e, log: e.log, views: e.views, clock: e.clock,
-		quotas: o.Quotas, seal: o.Seal, group: newGroup(),
+		quotas: o.Quotas, group: newGroup(),
 	}
 	go w.run()
 	go e.syncGroups()
 	go e.publishGroups()
 	background, quit := context.WithCancel(context.Background())
 	e.quit = quit
-	e.keepers.Add(2)
+	e.keepers.Add(3)
 	go e.keepHouse(background)
+	go e.keepHeads(background)
 	go e.keepSnapshots(background, o.SnapshotEvery)
+	// The first checkpoint of this run shows that it knows the whole log.
+	if err := e.sealHead(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("write the first HEAD: %w", err), e.Stop(context.WithoutCancel(ctx)))
+	}
 	return e, nil
 }
 

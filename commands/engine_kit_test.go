@@ -151,6 +151,24 @@ func (b *bed) digest() projections.Hash {
 	return digest
 }
 
+// sameViews checks views after a restart: they are what the log says, and up to
+// the size before it the log says what the views were. A start adds its HEAD.
+func (b *bed) sameViews(size uint64, digest projections.Hash) error {
+	b.t.Helper()
+	if b.log.Size() != size+1 || !b.endsWithHead() {
+		return fmt.Errorf("the restart took the log from %d to %d", size, b.log.Size())
+	}
+	for _, c := range []struct {
+		size uint64
+		want projections.Hash
+	}{{size, digest}, {size + 1, b.digest()}} {
+		if got, err := DigestOf(b.log, c.size); err != nil || got != c.want {
+			return fmt.Errorf("the views at %d have digest %x, the log gives %x (%v)", c.size, c.want, got, err)
+		}
+	}
+	return nil
+}
+
 // register makes persona n: account, device, key-transparency entries, session.
 func (b *bed) register(n int) persona {
 	b.t.Helper()
@@ -165,12 +183,13 @@ func registerPersona(vrf *kt.VRFPrivateKey, p persona) func(*Tx) (proto.Message,
 	name := PrepareKT(vrf, kt.KindAccount, []byte(p.name), 0)
 	identity := PrepareKT(vrf, kt.KindIdentity, p.device[:], 0)
 	keyset, err := proto.Marshal(&pb.KeySet{IdentityKey: p.device[:], DeviceKeys: [][]byte{p.device[:]}, Signature: make([]byte, 64), TimeMs: 1})
+	binding, bindingErr := firstBinding(p.device[:])
 	return func(tx *Tx) (proto.Message, error) {
-		if err != nil {
+		if err := errors.Join(err, bindingErr); err != nil {
 			return nil, err
 		}
 		steps := []func() error{
-			func() error { return tx.EmitKT(name, p.device[:]) },
+			func() error { return tx.EmitKT(name, binding) },
 			func() error { return tx.EmitKT(identity, keyset) },
 			func() error {
 				return tx.Emit(&pb.Event{Body: &pb.Event_AccountRegistered{AccountRegistered: &pb.AccountRegistered{

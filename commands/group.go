@@ -24,6 +24,9 @@ type group struct {
 	batch     *projections.Batch // nil until something is read or written
 	entries   int                // queue entries made
 	keyEvents int                // events of class KT
+	headDue   bool               // a HEAD was asked for
+	sealed    bool               // the last record is a HEAD
+	head      []byte             // its leaf
 	news      Published
 
 	pending *log.Pending          // nil for a group without events
@@ -39,6 +42,7 @@ func (g *group) reset() {
 	*g = group{
 		calls:  g.calls[:0],
 		viewed: g.viewed,
+		head:   g.head[:0],
 		news:   Published{Messages: g.news.Messages[:0], Ended: g.news.Ended[:0]},
 	}
 }

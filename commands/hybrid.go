@@ -27,10 +27,7 @@ type HybridKeyUpload struct {
 // NOT_SUPPORTED, KEYSET_INVALID, KEY_INVALID, SIGNATURE_INVALID.
 func PrepareHybridKey(view projections.Reader, serverName string, vrf *kt.VRFPrivateKey, req *pb.UploadHybridKeyRequest) (*HybridKeyUpload, error) {
 	keySet := req.GetKeyset()
-	switch {
-	case req.GetWithProof():
-		return nil, notSupported("inline proofs are")
-	case keySet == nil:
+	if keySet == nil {
 		return nil, missing("keyset")
 	}
 	if err := statement.VerifyKeySet(serverName, keySet); err != nil {
@@ -119,9 +116,6 @@ func NewUploadHybridKey(rule *pb.Rule, req *pb.UploadHybridKeyRequest, u *Hybrid
 // another length, NOT_SUPPORTED; NotFound NO_SUCH_KEY for an unknown identity
 // and for one without a hybrid key.
 func FetchHybridKey(v *View, req *pb.FetchHybridKeyRequest) (*pb.FetchHybridKeyResponse, error) {
-	if req.GetWithProof() {
-		return nil, notSupported("inline proofs are")
-	}
 	identity, err := keyOf("identity_key", req.GetIdentityKey())
 	if err != nil {
 		return nil, err
@@ -142,8 +136,6 @@ func FetchHybridKey(v *View, req *pb.FetchHybridKeyRequest) (*pb.FetchHybridKeyR
 // NOT_SUPPORTED.
 func FetchHybridKeys(v *View, req *pb.FetchHybridKeysRequest) (*pb.FetchHybridKeysResponse, error) {
 	switch n := len(req.GetIdentityKeys()); {
-	case req.GetWithProof():
-		return nil, notSupported("inline proofs are")
 	case n == 0:
 		return nil, missing("identity_keys")
 	case n > MaxHybridKeys:

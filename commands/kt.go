@@ -5,6 +5,7 @@ import (
 
 	"quicprochat/kt"
 	"quicprochat/projections"
+	pb "quicprochat/proto/qpcv1"
 )
 
 // PrepareKT makes what the key-transparency event of one version needs of the
@@ -25,10 +26,27 @@ func PrepareKT(vrf *kt.VRFPrivateKey, kind kt.Kind, id []byte, version uint32) *
 	}
 }
 
-// revocationLabel is where the revocation of a key stands, if there is one.
-func revocationLabel(vrf *kt.VRFPrivateKey, key []byte) kt.Label {
-	label, _ := vrf.Label(kt.KindRevocation, key, 0)
-	return label
+// revocation is where the revocation of a key stands, if there is one.
+type revocation struct {
+	key   [KeySize]byte
+	label kt.Label
+	proof kt.VRFProof
+}
+
+// prepareRevocation costs a VRF evaluation.
+func prepareRevocation(vrf *kt.VRFPrivateKey, key [KeySize]byte) revocation {
+	label, proof := vrf.Label(kt.KindRevocation, key[:], 0)
+	return revocation{key: key, label: label, proof: proof}
+}
+
+// event is what a new key's event keeps of it, for lookups.
+func (r *revocation) event() *pb.RevocationLabel {
+	return &pb.RevocationLabel{Key: r.key[:], VrfProof: r.proof[:]}
+}
+
+// firstBinding is the value of an account's version 0: who registered first.
+func firstBinding(identityKey []byte) ([]byte, error) {
+	return marshalEvent.Marshal(&pb.AccountBinding{IdentityKey: identityKey, Authority: pb.Authority_FIRST})
 }
 
 // inMap reports whether a label was ever written.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -271,27 +272,55 @@ func TestGroupBounds(t *testing.T) {
 	}
 }
 
-// The end-of-group hook runs once per group with key events, as its last word.
-func TestSealEndsGroupsWithKeyEvents(t *testing.T) {
-	b := &bed{t: t, fs: vfs.NewMem()}
-	b.vrf = createLog(t, b.fs, bedDir)
-	var sealed []uint64
-	b.open(Options{Seal: func(tx *Tx) error {
-		sealed = append(sealed, b.log.Size())
-		return tx.Emit(&pb.Event{Body: &pb.Event_ReceiptsExpired{ReceiptsExpired: &pb.ReceiptsExpired{BeforeMs: 1}}})
-	}})
+// A group with key events ends with a HEAD, and no other group does.
+func TestHeadsEndGroupsWithKeyEvents(t *testing.T) {
+	b := newBed(t, vfs.NewMem())
 	defer b.close()
+	if size := b.log.Size(); size != 2 || !b.endsWithHead() {
+		t.Errorf("after the start the log has size %d", size)
+	}
 	alice := b.register(1)
 	size := b.log.Size()
-	rec, err := b.log.Record(size - 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ev := mustDecode(t, rec.Event); ev.GetReceiptsExpired() == nil {
-		t.Errorf("the group ends with %v", ev)
+	if !b.endsWithHead() {
+		t.Error("a registration does not end with a HEAD")
 	}
 	b.mustSend(alice, alice, 1, "no key event")
-	if len(sealed) != 1 || b.log.Size() != size+1 {
-		t.Errorf("sealed at %v, size %d", sealed, b.log.Size())
+	if b.log.Size() != size+1 || b.endsWithHead() {
+		t.Errorf("a message took the log from %d to %d", size, b.log.Size())
 	}
+}
+
+// endsWithHead tells whether the newest record is a HEAD.
+func (b *bed) endsWithHead() bool {
+	b.t.Helper()
+	rec, err := b.log.Record(b.log.Size() - 1)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return mustDecode(b.t, rec.Event).GetHeadSealed() != nil
+}
+
+func TestHeadsComeByTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t, vfs.NewMem())
+		defer b.close()
+		alice := b.register(1)
+		size := b.log.Size()
+		time.Sleep(headEvery - time.Second)
+		synctest.Wait()
+		if b.log.Size() != size {
+			t.Errorf("%d records without a cause", b.log.Size()-size)
+		}
+		b.mustSend(alice, alice, 1, "a message")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if b.log.Size() != size+2 || !b.endsWithHead() {
+			t.Errorf("a minute took the log from %d to %d", size, b.log.Size())
+		}
+		time.Sleep(3 * headEvery)
+		synctest.Wait()
+		if n := b.log.Size() - size - 2; n != 3 {
+			t.Errorf("%d HEADs in three minutes", n)
+		}
+	})
 }

@@ -25,7 +25,8 @@ type Registration struct {
 	hash        [32]byte
 
 	account, identity *PreparedKT
-	revocations       []kt.Label // of both keys
+	binding           []byte       // the account's value
+	revocations       []revocation // of both keys
 }
 
 // PrepareRegistration verifies a registration by itself: the name is the sealed
@@ -69,9 +70,12 @@ func PrepareRegistration(serverName string, vrf *kt.VRFPrivateKey, c Challenge, 
 		account:     PrepareKT(vrf, kt.KindAccount, []byte(c.Username), 0),
 		identity:    PrepareKT(vrf, kt.KindIdentity, req.GetIdentityKey(), 0),
 	}
-	r.revocations = append(r.revocations, revocationLabel(vrf, r.identityKey[:]))
+	r.revocations = append(r.revocations, prepareRevocation(vrf, r.identityKey))
 	if r.deviceKey != r.identityKey {
-		r.revocations = append(r.revocations, revocationLabel(vrf, r.deviceKey[:]))
+		r.revocations = append(r.revocations, prepareRevocation(vrf, r.deviceKey))
+	}
+	if r.binding, err = firstBinding(r.identityKey[:]); err != nil {
+		return nil, fmt.Errorf("commands: encoding an account binding: %w", err)
 	}
 	return r, nil
 }
@@ -150,6 +154,10 @@ func RegisterAccount(tx *Tx, r *Registration) (*pb.OpaqueRegisterFinishResponse,
 		return registered(tx, existing.IdentityKey)
 	}
 	account := tx.NewID()
+	labels := make([]*pb.RevocationLabel, len(r.revocations))
+	for i := range r.revocations {
+		labels[i] = r.revocations[i].event()
+	}
 	err = tx.Emit(&pb.Event{Body: &pb.Event_AccountRegistered{AccountRegistered: &pb.AccountRegistered{
 		AccountId:        account[:],
 		Username:         r.challenge.Username,
@@ -157,11 +165,12 @@ func RegisterAccount(tx *Tx, r *Registration) (*pb.OpaqueRegisterFinishResponse,
 		Opaque:           r.challenge.record(r.upload, 0),
 		DeviceKey:        r.deviceKey[:],
 		RegistrationHash: r.hash[:],
+		RevocationLabels: labels,
 	}}})
 	if err != nil {
 		return nil, err
 	}
-	if err := tx.EmitKT(r.account, r.identityKey[:]); err != nil {
+	if err := tx.EmitKT(r.account, r.binding); err != nil {
 		return nil, err
 	}
 	if err := tx.EmitKT(r.identity, r.keySet); err != nil {
@@ -187,8 +196,8 @@ func (r *Registration) check(view projections.Reader) (existing projections.Acco
 		}
 		return existing, false, Refuse(pb.Status_BadRequest, pb.Reason_USERNAME_TAKEN, "this username is taken")
 	}
-	for _, label := range r.revocations {
-		if revoked, err := inMap(view, label); err != nil {
+	for _, revocation := range r.revocations {
+		if revoked, err := inMap(view, revocation.label); err != nil {
 			return existing, false, err
 		} else if revoked {
 			return existing, false, Refuse(pb.Status_BadRequest, pb.Reason_KEY_REVOKED, "a key was revoked and can't come back")

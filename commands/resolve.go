@@ -14,10 +14,7 @@ import (
 // Refusals: BadRequest MISSING_FIELD, USERNAME_INVALID, NOT_SUPPORTED; NotFound
 // NO_SUCH_USER.
 func ResolveUser(v *View, req *pb.ResolveUserRequest) (*pb.ResolveUserResponse, error) {
-	switch {
-	case req.GetWithProof():
-		return nil, notSupported("inline proofs are")
-	case req.GetUsername() == "":
+	if req.GetUsername() == "" {
 		return nil, missing("username")
 	}
 	name, err := statement.CanonicalUsername(req.GetUsername())

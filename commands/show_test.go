@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"quicprochat/commands"
+	"quicprochat/kt"
 	"quicprochat/log"
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
@@ -52,14 +53,27 @@ func (w *world) events() []string {
 		if err != nil {
 			return fmt.Errorf("record %d: %w", index, err)
 		}
-		lines = append(lines, "  "+w.event(event))
+		if line := w.event(event); line != "" {
+			lines = append(lines, "  "+line)
+		}
 		return nil
 	}))
 	w.shown = size
 	return shorten(lines)
 }
 
+// event prints one event; of HEADs only those that sum up new key events, since
+// the others come by the clock.
 func (w *world) event(event *pb.Event) string {
+	if sealed := event.GetHeadSealed(); sealed != nil {
+		leaf, err := kt.ParseLeaf(append([]byte{byte(kt.ClassHead)}, sealed.GetHead()...))
+		w.check(err)
+		if leaf.Head.KTCount == w.keyEvents {
+			return ""
+		}
+		w.keyEvents = leaf.Head.KTCount
+		return fmt.Sprintf("HeadSealed kt_count=%d", leaf.Head.KTCount)
+	}
 	m := event.ProtoReflect()
 	body := m.WhichOneof(m.Descriptor().Oneofs().ByName("body"))
 	w.learn(event)

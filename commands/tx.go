@@ -150,7 +150,7 @@ func (w *writer) append(ev *pb.Event, label *kt.Label) error {
 	switch ev.GetBody().(type) {
 	case nil:
 		return errors.New("commands: event without a body")
-	case *pb.Event_ServerConfigured: // a CONFIG leaf is open: nothing to hide
+	case *pb.Event_ServerConfigured, *pb.Event_HeadSealed: // an open leaf: nothing to hide
 		w.entry.Leaf = projections.LeafOf(ev, raw, kt.Opening{}, kt.Label{})
 	case *pb.Event_KeyTransparencyEntry:
 		rand.Read(w.entry.Opening[:])

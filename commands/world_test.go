@@ -36,15 +36,16 @@ type world struct {
 	log     *log.Log
 	engine  *commands.Engine
 
-	settle   func() // waits until nothing moves any more
-	start    time.Time
-	shown    uint64 // log records already printed
-	keys     map[string]ed25519.PrivateKey
-	tokens   map[string][]byte // by session name
-	requests map[string][]byte // request ids by name
-	names    map[string]string // bytes → name, for printing
-	counts   map[string]int    // names given so far, by kind
-	last     func() []string   // sends the last request again
+	settle    func() // waits until nothing moves any more
+	start     time.Time
+	shown     uint64 // log records already printed
+	keyEvents uint64 // of the newest HEAD printed
+	keys      map[string]ed25519.PrivateKey
+	tokens    map[string][]byte // by session name
+	requests  map[string][]byte // request ids by name
+	names     map[string]string // bytes → name, for printing
+	counts    map[string]int    // names given so far, by kind
+	last      func() []string   // sends the last request again
 }
 
 // tester is what *testing.T and *rapid.T have in common.
@@ -133,13 +134,27 @@ func (w *world) view() *commands.View {
 // rebuild stops the engine, drops the views and starts again: folding the log
 // must give what stood there.
 func (w *world) rebuild() {
-	before := w.digest()
+	size, before := w.log.Size(), w.digest()
 	w.stop()
 	w.check(w.fs.RemoveAll(w.fs.PathJoin(w.dir, "views")))
 	w.boot()
-	if after := w.digest(); after != before {
-		w.t.Errorf("a rebuild of the views has digest %x, they had %x", after, before)
+	w.sameViews(size, before)
+}
+
+// sameViews checks views after a restart: they are what the log says, and up to
+// the size before it the log says what the views were. A start adds its HEAD.
+func (w *world) sameViews(size uint64, before projections.Hash) bool {
+	folded, err := commands.DigestOf(w.log, size)
+	w.check(err)
+	if folded != before {
+		w.t.Errorf("the log gives digest %x at %d, the views had %x", folded, size, before)
 	}
+	now, err := commands.DigestOf(w.log, size+1)
+	w.check(err)
+	if w.log.Size() != size+1 || w.digest() != now {
+		w.t.Errorf("after a restart the log has %d records of %d, and the views digest %x, not %x", w.log.Size(), size+1, w.digest(), now)
+	}
+	return folded == before && w.digest() == now
 }
 
 // sleep lets time pass while everything is closed, so that a month costs no

@@ -28,7 +28,6 @@ type writer struct {
 	views  *projections.Views
 	clock  *clock
 	quotas bool
-	seal   func(*Tx) error // end-of-group hook, see Options.Seal
 
 	group   *group
 	waiting []*call // taken from the queue, not yet decided
@@ -234,16 +233,8 @@ func (w *writer) commit() bool {
 
 // write ends the group's log batch and commits it without waiting for its sync.
 func (w *writer) write(g *group) error {
-	if g.keyEvents > 0 && w.seal != nil {
-		w.tx = Tx{w: w, now: w.clock.nowMS()}
-		err := w.seal(&w.tx)
-		if err == nil {
-			w.tx.settle()
-			err = w.tx.failed
-		}
-		if err != nil {
-			return fmt.Errorf("seal a group: %w", err)
-		}
+	if err := w.sealGroup(g); err != nil {
+		return err
 	}
 	if g.log == nil {
 		return nil

@@ -47,12 +47,12 @@ func longestConfig(t testing.TB) Config {
 
 func TestConfigBytes(t *testing.T) {
 	c := testConfig(t)
-	want := "0000" + "0012" + hex.EncodeToString([]byte("chat.example.org/1")) +
+	want := "0001" + "0012" + hex.EncodeToString([]byte("chat.example.org/1")) +
 		hex.EncodeToString(c.LogKey) + hex.EncodeToString(c.VRFKey[:]) + "01010103" + "00"
 	wantHex(t, "first CONFIG", AppendConfig(nil, c), want)
 
 	c = linkedConfig(t)
-	want = "0000" + "0012" + hex.EncodeToString([]byte("chat.example.org/1")) +
+	want = "0001" + "0012" + hex.EncodeToString([]byte("chat.example.org/1")) +
 		hex.EncodeToString(c.LogKey) + hex.EncodeToString(c.VRFKey[:]) + "01010103" + "01" + "0000000000000000"
 	wantHex(t, "signed bytes", c.SignedBytes(), hex.EncodeToString([]byte("qpc-config-v1\x00"))+want)
 	wantHex(t, "later CONFIG", AppendConfig(nil, c), want+hex.EncodeToString(c.Previous.Signature[:]))
@@ -129,7 +129,7 @@ func TestNewConfigRefuses(t *testing.T) {
 			t.Errorf("a bad %s passed", name)
 		}
 	}
-	if good.Origin != "chat.example.org/1" || good.FormatVersion != 0 || good.Previous != nil {
+	if good.Origin != "chat.example.org/1" || good.FormatVersion != 1 || good.Previous != nil {
 		t.Errorf("first CONFIG is %+v", good)
 	}
 	defer func() {
@@ -156,7 +156,7 @@ func TestVerifyLink(t *testing.T) {
 	}{
 		{"new log key", "", linkedConfig(t)},
 		{"next generation", "", relink(func(c *Config) { c.Origin = Origin("chat.example.org", 2) })},
-		{"newer format", "", relink(func(c *Config) { c.FormatVersion = 1 })},
+		{"newer format", "", relink(func(c *Config) { c.FormatVersion = 2 })},
 		{"no link", "index 0", before},
 		{"link to another index", "index 0", relink(func(c *Config) { c.Previous.Index = 1 })},
 		{"another VRF key", "VRF key", relink(func(c *Config) { c.VRFKey = NewVRFPrivateKey([32]byte{9}).PublicKey() })},
@@ -184,11 +184,11 @@ func TestVerifyLink(t *testing.T) {
 		})
 	}
 	older := before
-	older.FormatVersion, older.Origin = 1, Origin("chat.example.org", 2)
+	older.FormatVersion, older.Origin = 2, Origin("chat.example.org", 2)
 	if err := linkedConfig(t).VerifyLink(older, 0); err == nil {
 		t.Error("format and generation went back")
 	}
-	older.FormatVersion = 0
+	older.FormatVersion = 1
 	if err := linkedConfig(t).VerifyLink(older, 0); err == nil {
 		t.Error("the generation went back")
 	}

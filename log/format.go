@@ -10,17 +10,19 @@ import (
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"quicprochat/kt"
 )
 
 // FormatVersion is the version of the data directory that this program writes and reads.
-const FormatVersion = 0
+const FormatVersion = kt.FormatVersion
 
 // FormatFile is the name of the format file in a data directory.
 const FormatFile = "FORMAT"
 
 // The FORMAT file has exactly two lines, so that a person can read which program a directory belongs to:
 //
-//	quicprochat data directory, format 0
+//	quicprochat data directory, format 1
 //	store 0123456789abcdef0123456789abcdef
 const (
 	formatTitle = "quicprochat data directory, format "
@@ -65,6 +67,10 @@ func ReadFormat(fs vfs.FS, dir string) (Format, error) {
 	if err != nil {
 		return Format{}, &FormatError{Version: -1,
 			Detail: fmt.Sprintf("%s is damaged or not a format file (%v): %s", path, err, restoreRemedy)}
+	}
+	if f.Version < FormatVersion {
+		return f, &FormatError{Version: f.Version, Detail: fmt.Sprintf(
+			"%s says format %d, of a log without heads, and this program works with format %d: start with a new data directory", path, f.Version, FormatVersion)}
 	}
 	if f.Version > FormatVersion {
 		return f, &FormatError{Version: f.Version, Detail: fmt.Sprintf(

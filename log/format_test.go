@@ -11,7 +11,7 @@ import (
 
 var testFormat = Format{Version: FormatVersion, StoreID: [16]byte{0x01, 0x23, 15: 0xff}}
 
-const testFormatText = "quicprochat data directory, format 0\nstore 012300000000000000000000000000ff\n"
+const testFormatText = "quicprochat data directory, format 1\nstore 012300000000000000000000000000ff\n"
 
 func TestFormat(t *testing.T) {
 	fs := vfs.NewCrashableMem()
@@ -40,16 +40,17 @@ func TestFormatRefusals(t *testing.T) {
 		version int
 		says    string
 	}{
-		"newer":           {strings.Replace(testFormatText, "format 0", "format 1", 1), 1, "use the newer program"},
+		"newer":           {strings.Replace(testFormatText, "format 1", "format 2", 1), 2, "use the newer program"},
 		"newer, unlike":   {"quicprochat data directory, format 7\nwhatever\n", 7, "use the newer program"},
 		"empty":           {"", -1, "backup"},
-		"no store":        {"quicprochat data directory, format 0\n", -1, "backup"},
-		"short store":     {"quicprochat data directory, format 0\nstore 0123\n", -1, "backup"},
+		"older":           {strings.Replace(testFormatText, "format 1", "format 0", 1), 0, "start with a new data directory"},
+		"no store":        {"quicprochat data directory, format 1\n", -1, "backup"},
+		"short store":     {"quicprochat data directory, format 1\nstore 0123\n", -1, "backup"},
 		"no end of line":  {strings.TrimSuffix(testFormatText, "\n"), -1, "backup"},
 		"more":            {testFormatText + "\n", -1, "backup"},
 		"upper case":      {strings.Replace(testFormatText, "ff", "FF", 1), -1, "backup"},
-		"signed version":  {strings.Replace(testFormatText, "format 0", "format +0", 1), -1, "backup"},
-		"leading zero":    {strings.Replace(testFormatText, "format 0", "format 00", 1), -1, "backup"},
+		"signed version":  {strings.Replace(testFormatText, "format 1", "format +1", 1), -1, "backup"},
+		"leading zero":    {strings.Replace(testFormatText, "format 1", "format 01", 1), -1, "backup"},
 		"another program": {"PostgreSQL 18\n", -1, "backup"},
 		"too long":        {testFormatText + strings.Repeat("x", formatLimit), -1, "backup"},
 	} {

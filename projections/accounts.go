@@ -61,6 +61,9 @@ func applyAccountRegistered(b *Batch, ev *pb.AccountRegistered, nowMS uint64) er
 	if err := b.addDevice(Device{Key: device, AccountID: a.ID, AddedMS: nowMS}); err != nil {
 		return err
 	}
+	if err := applyRevocationLabels(b, ev.GetRevocationLabels(), a.IdentityKey, device); err != nil {
+		return err
+	}
 	return b.putOpaqueRecord(a.ID, ev.GetOpaque())
 }
 

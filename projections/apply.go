@@ -51,7 +51,9 @@ func applyBody(b *Batch, e *Entry) error {
 	now := e.Event.GetTimeMs()
 	switch body := e.Event.GetBody().(type) {
 	case *pb.Event_ServerConfigured:
-		return applyServerConfigured(b, body.ServerConfigured)
+		return applyServerConfigured(b, e, body.ServerConfigured)
+	case *pb.Event_HeadSealed:
+		return applyHeadSealed(b, e, body.HeadSealed)
 	case *pb.Event_KeyTransparencyEntry:
 		return applyKeyTransparencyEntry(b, e, body.KeyTransparencyEntry)
 	case *pb.Event_AccountRegistered:
@@ -100,8 +102,8 @@ func checkOrder(b *Batch, e *Entry) error {
 	if now := e.Event.GetTimeMs(); now < last {
 		return invalid("time %d is before the last event's %d", now, last)
 	}
-	if first := e.Event.GetServerConfigured() != nil; first != (e.Index == 0) {
-		return invalid("ServerConfigured stands at index 0 and nowhere else")
+	if e.Index == 0 && e.Event.GetServerConfigured() == nil {
+		return invalid("a log begins with ServerConfigured")
 	}
 	return nil
 }
@@ -116,6 +118,11 @@ func checkClass(e *Entry) error {
 	case e.Event.GetServerConfigured() != nil:
 		if class != kt.ClassConfig || !bytes.Equal(e.Leaf[1:], e.Event.GetServerConfigured().GetConfig()) {
 			return invalid("the leaf is not the configuration's")
+		}
+		return nil
+	case e.Event.GetHeadSealed() != nil:
+		if class != kt.ClassHead || !bytes.Equal(e.Leaf[1:], e.Event.GetHeadSealed().GetHead()) {
+			return invalid("the leaf is not the head's")
 		}
 		return nil
 	case e.Event.GetKeyTransparencyEntry() != nil:

@@ -46,9 +46,9 @@ func TestApplyKnowsEveryEvent(t *testing.T) {
 func TestOrderIsHeld(t *testing.T) {
 	w := emptyWorld(t)
 	defer w.close()
-	w.refuse(registered("alice"), "ServerConfigured stands at index 0")
+	w.refuse(registered("alice"), "begins with ServerConfigured")
 	w.do(&pb.ServerConfigured{Config: testConfig()})
-	w.refuse(&pb.ServerConfigured{Config: testConfig()}, "and nowhere else")
+	w.refuse(&pb.ServerConfigured{Config: testConfig()}, "does not name index 0")
 	w.register("alice")
 
 	early := w.entry(registered("bob"), nil)

@@ -33,6 +33,13 @@ func (r *rowReader) u8() uint8 {
 	return 0
 }
 
+func (r *rowReader) u16() uint16 {
+	if b := r.take(2); b != nil {
+		return binary.BigEndian.Uint16(b)
+	}
+	return 0
+}
+
 func (r *rowReader) u32() uint32 {
 	if b := r.take(4); b != nil {
 		return binary.BigEndian.Uint32(b)

@@ -17,7 +17,8 @@ type Entry struct {
 	Index uint64
 	// Leaf is the record's public leaf.
 	Leaf []byte
-	// Opening opens the leaf's commitment; zero for a CONFIG leaf, which is open.
+	// Opening opens the leaf's commitment; zero for CONFIG and HEAD leaves, which
+	// are open.
 	Opening kt.Opening
 	// Raw is the event exactly as stored and as committed to.
 	Raw []byte
@@ -115,13 +116,15 @@ func EventType(ev *pb.Event) uint16 {
 	return uint16(field.Number())
 }
 
-// LeafOf makes the leaf that an event must have: CONFIG for ServerConfigured, KT
-// under the label for KeyTransparencyEntry, else OPAQUE. raw is the event as it
+// LeafOf makes the leaf that an event must have: CONFIG for ServerConfigured, HEAD
+// for HeadSealed, KT under the label for KeyTransparencyEntry, else OPAQUE. raw is the event as it
 // is stored; label is used for KT only.
 func LeafOf(ev *pb.Event, raw []byte, opening kt.Opening, label kt.Label) []byte {
 	switch body := ev.Body.(type) {
 	case *pb.Event_ServerConfigured:
 		return append([]byte{byte(kt.ClassConfig)}, body.ServerConfigured.GetConfig()...)
+	case *pb.Event_HeadSealed:
+		return append([]byte{byte(kt.ClassHead)}, body.HeadSealed.GetHead()...)
 	case *pb.Event_KeyTransparencyEntry:
 		e := body.KeyTransparencyEntry
 		ctx := kt.VRFInput(kt.Kind(e.GetKind()), e.GetId(), e.GetVersion())
@@ -133,7 +136,7 @@ func LeafOf(ev *pb.Event, raw []byte, opening kt.Opening, label kt.Label) []byte
 
 // Verify checks that the leaf commits to Raw under Opening, which Apply takes
 // for granted: replay calls it, a writer that has just made the leaf need not.
-// The label of a KT leaf is checked by its VRF proof, not here.
+// That a KT leaf's label is the one of its VRF proof is checked by Apply.
 func (e *Entry) Verify() error {
 	leaf, err := kt.ParseLeaf(e.Leaf)
 	if err != nil {

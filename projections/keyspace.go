@@ -9,6 +9,7 @@ const (
 	prefixMeta     = 0x01 // → format u32 ‖ cursor u64 ‖ last event time u64
 	prefixConfig   = 0x02 // → CONFIG body
 	prefixSnapshot = 0x03 // → size u64 ‖ digest[32]
+	prefixConfigAt = 0x04 // index u64 → CONFIG body
 
 	prefixAccount     = 0x10 // account[16] → Account
 	prefixAccountName = 0x11 // canonical username → account[16]
@@ -19,7 +20,14 @@ const (
 	prefixKTLabel   = 0x20 // label[32] → commitment[32] ‖ index u64
 	prefixKTEntry   = 0x21 // label[32] → opening[16] ‖ event
 	prefixKTVersion = 0x22 // kind u8 ‖ u16 len ‖ id ‖ version u32 → label[32]
-	prefixKTNewest  = 0x23 // kind u8 ‖ u16 len ‖ id → version u32 ‖ label[32]
+	prefixKTNewest  = 0x23 // kind u8 ‖ u16 len ‖ id → version u32 ‖ label[32] ‖ next label[32]
+	prefixKTOrder   = 0x24 // number u64 → label[32]
+
+	prefixMapPage      = 0x25 // depth u8 ‖ prefix[(depth+1)/2] → page
+	prefixTransparency = 0x26 // → KT leaves u64 ‖ heads u64 ‖ newest head u64 ‖ newest CONFIG u64
+	prefixHead         = 0x27 // epoch u64 → index u64
+	prefixHeadNode     = 0x28 // level u8 ‖ number u64 → hash[32]
+	prefixRevocation   = 0x29 // key[32] → label[32] ‖ VRF proof[80]
 
 	prefixSession        = 0x30 // token hash[32] → Session
 	prefixAccountSession = 0x31 // account[16] ‖ token hash[32] → ∅
@@ -41,7 +49,8 @@ const (
 // that are read and written by key only, and by most commands.
 func pointCached(prefix byte) bool {
 	switch prefix {
-	case prefixMeta, prefixAccount, prefixKeyOwner, prefixDevice, prefixSession, prefixQueue, prefixShare:
+	case prefixMeta, prefixAccount, prefixKeyOwner, prefixDevice, prefixSession, prefixQueue, prefixShare,
+		prefixMapPage, prefixTransparency:
 		return true
 	}
 	return false

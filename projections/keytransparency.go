@@ -3,6 +3,8 @@ package projections
 import (
 	"encoding/binary"
 
+	"google.golang.org/protobuf/proto"
+
 	"quicprochat/kt"
 	pb "quicprochat/proto/qpcv1"
 )
@@ -11,7 +13,7 @@ import (
 const maxKTID = maxUsernameSize
 
 // vrfProofSize is that of ECVRF-EDWARDS25519-SHA512-TAI in bytes (RFC 9381).
-const vrfProofSize = 80
+const vrfProofSize = kt.VRFProofSize
 
 // KTRef is what the transparency map knows of one label.
 type KTRef struct {
@@ -41,6 +43,10 @@ func applyKeyTransparencyEntry(b *Batch, e *Entry, ev *pb.KeyTransparencyEntry) 
 	if err := checkKTEntry(ev); err != nil {
 		return err
 	}
+	next, err := checkKTLabels(leaf.Label, ev)
+	if err != nil {
+		return err
+	}
 	kind := byte(ev.GetKind())
 	newest, found, err := KTNewest(b, kt.Kind(kind), ev.GetId())
 	if err != nil {
@@ -49,12 +55,7 @@ func applyKeyTransparencyEntry(b *Batch, e *Entry, ev *pb.KeyTransparencyEntry) 
 	if want := newest + 1; (found && ev.GetVersion() != want) || (!found && ev.GetVersion() != 0) {
 		return invalid("version %d does not follow the newest", ev.GetVersion())
 	}
-	if _, found, err := KTLabel(b, leaf.Label); err != nil || found {
-		return orInvalid(err, "the label exists")
-	}
-	row := append(b.row[:0], leaf.Commitment[:]...)
-	b.row = binary.BigEndian.AppendUint64(row, e.Index)
-	if err := b.put(keyOf32(b.scratch(), prefixKTLabel, leaf.Label), b.row); err != nil {
+	if err := addToMap(b, KTRef{leaf.Label, leaf.Commitment, e.Index}); err != nil {
 		return err
 	}
 	b.row = append(append(b.row[:0], e.Opening[:]...), e.Raw...)
@@ -65,7 +66,44 @@ func applyKeyTransparencyEntry(b *Batch, e *Entry, ev *pb.KeyTransparencyEntry) 
 		return err
 	}
 	b.row = append(binary.BigEndian.AppendUint32(b.row[:0], ev.GetVersion()), leaf.Label[:]...)
+	b.row = append(b.row, next[:]...)
 	return b.put(ktKey(b.scratch(), prefixKTNewest, kind, ev.GetId()), b.row)
+}
+
+// checkKTLabels checks that the leaf stands where the event's VRF proof says, and
+// gives the label of the version after it.
+func checkKTLabels(label kt.Label, ev *pb.KeyTransparencyEntry) (next kt.Label, err error) {
+	own, err := kt.VRFProof(ev.GetVrfProof()).Label()
+	if err != nil || own != label {
+		return next, invalid("the label is not that of the VRF proof")
+	}
+	if next, err = kt.VRFProof(ev.GetNextVrfProof()).Label(); err != nil {
+		return next, invalid("VRF proof of the next version: %v", err)
+	}
+	return next, nil
+}
+
+// addToMap writes a new label into the map, its index and its order.
+func addToMap(b *Batch, ref KTRef) error {
+	if _, found, err := KTLabel(b, ref.Label); err != nil || found {
+		return orInvalid(err, "the label exists")
+	}
+	b.row = binary.BigEndian.AppendUint64(append(b.row[:0], ref.Commitment[:]...), ref.Index)
+	if err := b.put(keyOf32(b.scratch(), prefixKTLabel, ref.Label), b.row); err != nil {
+		return err
+	}
+	state, err := TransparencyState(b)
+	if err != nil {
+		return err
+	}
+	if err := b.put(keyOfU64(b.scratch(), prefixKTOrder, state.KTCount), ref.Label[:]); err != nil {
+		return err
+	}
+	state.KTCount++
+	if err := putTransparency(b, state); err != nil {
+		return err
+	}
+	return insertLabel(b, kt.MapLeaf{Label: ref.Label, Commitment: ref.Commitment})
 }
 
 // checkKTEntry checks what does not depend on the views. Revocations do not
@@ -79,8 +117,7 @@ func checkKTEntry(ev *pb.KeyTransparencyEntry) error {
 	}
 	switch ev.GetKind() {
 	case uint32(kt.KindAccount):
-		_, err := field32(ev.GetValue(), "identity key")
-		return err
+		return checkAccountBinding(ev)
 	case uint32(kt.KindIdentity):
 		if _, err := field32(ev.GetId(), "identity key"); err != nil {
 			return err
@@ -140,9 +177,36 @@ func KTNewest(r Reader, kind kt.Kind, id []byte) (version uint32, found bool, er
 	return newest.version, found, err
 }
 
+// KTAbsent is the label of the version after an identifier's newest, which the
+// map lacks. The newest entry's next_vrf_proof is its proof.
+func KTAbsent(r Reader, kind kt.Kind, id []byte) (label kt.Label, found bool, err error) {
+	newest, found, err := ktNewest(r, kind, id)
+	return newest.next, found, err
+}
+
+// checkAccountBinding checks the value of an account's version 0, the only one
+// of this format: who registered first.
+func checkAccountBinding(ev *pb.KeyTransparencyEntry) error {
+	binding := new(pb.AccountBinding)
+	if err := (proto.UnmarshalOptions{RecursionLimit: maxEventDepth}).Unmarshal(ev.GetValue(), binding); err != nil {
+		return invalid("account binding: malformed")
+	}
+	if err := checkKnown(binding.ProtoReflect()); err != nil {
+		return err
+	}
+	if _, err := field32(binding.GetIdentityKey(), "identity key"); err != nil {
+		return err
+	}
+	if ev.GetVersion() != 0 || binding.GetAuthority() != pb.Authority_FIRST || binding.GetTombstone() ||
+		len(binding.GetOldSignature())+len(binding.GetNewSignature()) > 0 {
+		return invalid("account binding: not that of a first registration")
+	}
+	return nil
+}
+
 type ktNewestRow struct {
-	version uint32
-	label   kt.Label
+	version     uint32
+	label, next kt.Label
 }
 
 func ktNewest(r Reader, kind kt.Kind, id []byte) (ktNewestRow, bool, error) {
@@ -150,6 +214,6 @@ func ktNewest(r Reader, kind kt.Kind, id []byte) (ktNewestRow, bool, error) {
 		return ktNewestRow{}, false, nil
 	}
 	return readRow(r, "KT newest versions", ktKey(r.scratch(), prefixKTNewest, byte(kind), id), func(in *rowReader) ktNewestRow {
-		return ktNewestRow{version: in.u32(), label: in.array32()}
+		return ktNewestRow{version: in.u32(), label: in.array32(), next: in.array32()}
 	})
 }

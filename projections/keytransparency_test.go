@@ -129,12 +129,31 @@ func TestStrictKT(t *testing.T) {
 		w.refuse(ev, c.reason)
 	}
 	account := accountEntry("carol", 0)
-	account.Value = account.Value[1:]
-	w.refuse(account, "identity key of 31 bytes")
+	good := account.Value
+	for value, reason := range map[*pb.AccountBinding]string{
+		{IdentityKey: make([]byte, 31), Authority: pb.Authority_FIRST}:                               "identity key of 31 bytes",
+		{IdentityKey: make([]byte, 32), Authority: pb.Authority_OLD_KEY}:                             "not that of a first",
+		{IdentityKey: make([]byte, 32), Authority: pb.Authority_FIRST, Tombstone: true}:              "not that of a first",
+		{IdentityKey: make([]byte, 32), Authority: pb.Authority_FIRST, OldSignature: []byte("sign")}: "not that of a first",
+	} {
+		account.Value, _ = proto.Marshal(value)
+		w.refuse(account, reason)
+	}
+	for reason, value := range map[string][]byte{"malformed": {0xff}, "unknown fields": append(bytes.Clone(good), 0x78, 1)} {
+		account.Value = value
+		w.refuse(account, reason)
+	}
+	account.Value = good
+	swapped := w.entry(identityEntry("alice", 1), nil)
+	swapped.Leaf = LeafOf(swapped.Event, swapped.Raw, swapped.Opening, testLabel(identityEntry("alice", 2)))
+	w.refuseEntry(swapped, "not that of the VRF proof")
+	bad := identityEntry("alice", 1)
+	bad.NextVrfProof = bytes.Repeat([]byte{0xff}, 80)
+	w.refuse(bad, "VRF proof of the next version")
 
 	// A label that stands in the map already, for another identifier.
-	e := w.entry(accountEntry("carol", 0), nil)
-	e.Leaf = LeafOf(e.Event, e.Raw, e.Opening, testLabel(accountEntry("alice", 0)))
-	w.refuseEntry(e, "the label exists")
+	taken := accountEntry("carol", 0)
+	taken.VrfProof = accountEntry("alice", 0).VrfProof
+	w.refuse(taken, "the label exists")
 	w.do(identityEntry("alice", 1))
 }

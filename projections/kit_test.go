@@ -229,19 +229,29 @@ func idOf(parts ...any) ID { return ID(bytesOf(parts...)[:16]) }
 
 func keyOfName(parts ...any) Key { return Key(bytesOf(parts...)) }
 
+// logKeyOf is the n-th log key of tests.
+func logKeyOf(n int) ed25519.PrivateKey { return ed25519.NewKeyFromSeed(bytesOf("log key", n)) }
+
+// testVRF makes the labels of all tests.
+var testVRF = kt.NewVRFPrivateKey([32]byte(bytesOf("vrf key")))
+
 func testConfig() []byte {
-	signer := ed25519.NewKeyFromSeed(bytesOf("log key"))
-	vrf := kt.NewVRFPrivateKey([32]byte(bytesOf("vrf key")))
-	c, err := kt.NewConfig("localhost", signer.Public().(ed25519.PublicKey), vrf.PublicKey())
+	signer := logKeyOf(1)
+	c, err := kt.NewConfig("localhost", signer.Public().(ed25519.PublicKey), testVRF.PublicKey())
 	if err != nil {
 		panic(err)
 	}
 	return kt.AppendConfig(nil, c)
 }
 
+// testLabel is the label that an entry's VRF proof says.
 func testLabel(e *pb.KeyTransparencyEntry) kt.Label {
-	if e == nil {
+	if len(e.GetVrfProof()) != vrfProofSize {
 		return kt.Label{}
 	}
-	return kt.Label(bytesOf("label", e.GetKind(), string(e.GetId()), e.GetVersion()))
+	label, err := kt.VRFProof(e.GetVrfProof()).Label()
+	if err != nil {
+		return kt.Label{}
+	}
+	return label
 }

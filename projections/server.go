@@ -1,7 +1,9 @@
 package projections
 
 import (
+	"bytes"
 	"encoding/binary"
+	"fmt"
 
 	"quicprochat/kt"
 	pb "quicprochat/proto/qpcv1"
@@ -29,18 +31,76 @@ func readMeta(r Reader) (cursor, timeMS uint64, err error) {
 	return row.cursor, row.timeMS, err
 }
 
-// applyServerConfigured keeps who this log is.
-func applyServerConfigured(b *Batch, ev *pb.ServerConfigured) error {
-	if _, err := kt.ParseConfig(ev.GetConfig()); err != nil {
+// applyServerConfigured keeps who this log is. The first configuration stands at
+// index 0; each later one names the one before and is signed by its log key.
+func applyServerConfigured(b *Batch, e *Entry, ev *pb.ServerConfigured) error {
+	config, err := kt.ParseConfig(ev.GetConfig())
+	if err != nil {
 		return invalid("configuration: %v", err)
+	}
+	if config.FormatVersion == 0 {
+		return invalid("configuration of format 0, which has no heads")
+	}
+	state, err := TransparencyState(b)
+	if err != nil {
+		return err
+	}
+	if e.Index == 0 {
+		if config.Previous != nil {
+			return invalid("the first configuration names one before it")
+		}
+	} else if err := checkConfigLink(b, config, state.NewestConfig); err != nil {
+		return err
+	}
+	state.NewestConfig = e.Index
+	if err := putTransparency(b, state); err != nil {
+		return err
+	}
+	if err := b.put(keyOfU64(b.scratch(), prefixConfigAt, e.Index), ev.GetConfig()); err != nil {
+		return err
 	}
 	return b.put(keyOf(b.scratch(), prefixConfig), ev.GetConfig())
 }
 
-// ServerConfig is the CONFIG leaf's body (kt.ParseConfig reads it); not found
-// before the first event.
+func checkConfigLink(b *Batch, config kt.Config, newest uint64) error {
+	body, found, err := ServerConfig(b)
+	if err != nil || !found {
+		return orInvalid(err, "a later configuration without a first one")
+	}
+	before, err := kt.ParseConfig(body)
+	if err != nil {
+		return b.fault(fmt.Errorf("%w of configuration: %w", errRow, err))
+	}
+	if err := config.VerifyLink(before, newest); err != nil {
+		return invalid("configuration: %v", err)
+	}
+	return nil
+}
+
+// ServerConfig is the newest CONFIG leaf's body (kt.ParseConfig reads it); not
+// found before the first event.
 func ServerConfig(r Reader) (config []byte, found bool, err error) {
 	return r.get(keyOf(r.scratch(), prefixConfig))
+}
+
+// ConfigRef is one CONFIG leaf of the log.
+type ConfigRef struct {
+	// Index is the leaf's log index.
+	Index uint64
+	// Body is the leaf without its class byte.
+	Body []byte
+}
+
+// ConfigsFrom lists the CONFIG leaves with at least a log index, oldest first.
+func ConfigsFrom(r Reader, index uint64) ([]ConfigRef, error) {
+	var refs []ConfigRef
+	lower := keyOfU64(nil, prefixConfigAt, index)
+	err := scanRows(r, lower, keyRangeEnd(lower[:1]), func(key, value []byte) (bool, error) {
+		in := rowReader{rest: key[1:]}
+		refs = append(refs, ConfigRef{Index: in.u64(), Body: bytes.Clone(value)})
+		return true, in.end("configurations")
+	})
+	return refs, err
 }
 
 // SnapshotRecord is what the log says about a snapshot of the views.

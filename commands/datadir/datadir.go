@@ -170,6 +170,14 @@ func explainFormat(dir string, err error) error {
 			Err:    err,
 		}
 	}
+	if format.Version >= 0 && format.Version < log.FormatVersion {
+		return &Refused{
+			Kind:   ErrFormat,
+			Cause:  fmt.Sprintf("data directory %s is of format %d, whose log has no heads for key transparency, and this program works with format %d", dir, format.Version, log.FormatVersion),
+			Remedy: "start with a new data directory, or go on with the quicprochat-server that wrote this one",
+			Err:    err,
+		}
+	}
 	return &Refused{
 		Kind:   ErrFormat,
 		Cause:  fmt.Sprintf("FORMAT in data directory %s can't be used", dir),

@@ -244,7 +244,7 @@ func TestNoCreateUnfinished(t *testing.T) {
 	}
 }
 
-func TestNewerFormat(t *testing.T) {
+func TestOtherFormats(t *testing.T) {
 	fs := vfs.NewMem()
 	d := created(t, fs, "data", "")
 	newer := log.Format{Version: log.FormatVersion + 1, StoreID: d.StoreID}
@@ -252,7 +252,13 @@ func TestNewerFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Open(context.Background(), fs, "data", Options{})
-	refused(t, err, ErrFormat, "format 1", "newer quicprochat-server")
+	refused(t, err, ErrFormat, "format 2", "newer quicprochat-server")
+	older := log.Format{Version: log.FormatVersion - 1, StoreID: d.StoreID}
+	if err := log.WriteFormat(fs, "data", older); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(context.Background(), fs, "data", Options{})
+	refused(t, err, ErrFormat, "format 0", "start with a new data directory")
 	if err := writeFile(fs, "data/FORMAT", []byte("what?\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -113,7 +113,7 @@ func (d *Dir) checkConfig(c kt.Config) error {
 		return &Refused{
 			Kind:   ErrFormat,
 			Cause:  fmt.Sprintf("the log in %s is of format %d, but this program works with format %d", d.Path, c.FormatVersion, log.FormatVersion),
-			Remedy: "use the quicprochat-server that wrote it, or a newer one",
+			Remedy: "use the quicprochat-server that wrote it, or start with a new data directory",
 		}
 	case d.serverName != "" && d.serverName != name:
 		return &Refused{

@@ -126,9 +126,6 @@ func TestHybridKeys(t *testing.T) {
 	foreign.SessionToken = alice.token
 	unchanged := w.unchanged()
 	a.refused(foreign, pb.Status_Forbidden, pb.Reason_WRONG_ACCOUNT)
-	proof := upload()
-	proof.WithProof = true
-	c.refused(proof, pb.Status_BadRequest, pb.Reason_NOT_SUPPORTED)
 	unchanged()
 
 	var calls []*pendingCall
