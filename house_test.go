@@ -49,10 +49,10 @@ var rooms = []room{
 	{"rpc/auth", []string{"commands", "commands/datadir", "rpc/client"}, "ceremonies decide through commands"},
 	{"rpc/push", []string{"commands", "rpc/client"}, "hints about what commands published"},
 	{"rpc/transparency", []string{"commands", "kt"}, "it shows to strangers what commands published"},
-	{"rpc/server", []string{"rpc", "commands", "commands/datadir", "rpc/auth", "rpc/push"}, "the only room that serves QUIC"},
+	{"rpc/server", []string{"rpc", "commands", "commands/datadir", "rpc/auth", "rpc/push", "rpc/transparency"}, "the only room that serves QUIC"},
 	{"rpc/echo", []string{"rpc/client"}, "the ceiling has no store"},
 	{"rpc/bench", []string{"rpc/client", "rpc/echo"}, "the load driver has no store"},
-	{"cmd/quicprochat-server", []string{"rpc/server", "rpc/auth", "rpc/push", "rpc/client", "rpc/client/seal", "commands", "commands/datadir"}, "the daemon owns configuration"},
+	{"cmd/quicprochat-server", []string{"rpc/server", "rpc/auth", "rpc/push", "rpc/transparency", "rpc/client", "rpc/client/seal", "commands", "commands/datadir"}, "the daemon owns configuration"},
 	{"cmd/qpc-audit", []string{"kt", "rpc/client"}, "an auditor shares no code with what it audits but the public formats"},
 	{"cmd/qpc", []string{"rpc/client", "rpc/client/seal", "rpc/bench"}, "the client links no storage"},
 }

@@ -88,10 +88,7 @@ var verdicts = map[int]string{
 
 // print writes one line for a check, and the report with --once.
 func (c *followCommand) print(w io.Writer, audit *auditor, r *result, err error) error {
-	status := exitSatisfied
-	if err != nil {
-		status = statusOf(err)
-	}
+	status := statusOf(err)
 	line := statusLine{Time: audit.now().UTC().Truncate(time.Second), Verdict: verdicts[status]}
 	if err != nil {
 		line.Error = err.Error()

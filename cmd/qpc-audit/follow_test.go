@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -334,5 +337,47 @@ func TestFollowPolicy(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(a.state, stateFile))
 	if err != nil || !bytes.Contains(content, []byte("cosigned_note")) {
 		t.Errorf("the cosigned note is not kept: %v\n%s", err, content)
+	}
+}
+
+// TestFollowGoesOn: without --once it checks again and again, tells each time,
+// counts, and ends with 0 when it is interrupted and with 1 when it finds
+// something.
+func TestFollowGoesOn(t *testing.T) {
+	for _, lie := range []bool{false, true} {
+		a := newAudited(t)
+		a.grow(20)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		lines, out := io.Pipe()
+		status := make(chan int, 1)
+		go func() {
+			args := []string{"follow", "--interval", "1s", "--url", a.url, "--state", a.state, "--metrics-listen", "127.0.0.1:0"}
+			code := run(ctx, args, nil, out, io.Discard)
+			out.Close()
+			status <- code
+		}()
+		scanner := bufio.NewScanner(lines)
+		for n := range 2 {
+			if !scanner.Scan() || !strings.Contains(scanner.Text(), "satisfied") {
+				t.Fatalf("check %d: %q", n, scanner.Text())
+			}
+			a.grow(5)
+		}
+		want := exitSatisfied
+		if lie {
+			want = exitEvidence
+			a.show(a.sign(fakeOrigin, a.size(), kt.Hash{1}))
+		} else {
+			cancel()
+		}
+		for scanner.Scan() {
+			if lie != strings.Contains(scanner.Text(), "EVIDENCE") {
+				t.Errorf("at the end: %q", scanner.Text())
+			}
+		}
+		if got := <-status; got != want {
+			t.Errorf("status %d, want %d", got, want)
+		}
 	}
 }

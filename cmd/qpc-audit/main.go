@@ -123,11 +123,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return fail(stderr, exitUsage, fmt.Errorf("%w (qpc-audit --help teaches)", err))
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	err = parsed.Run(ctx, &app{stdin, stdout, stderr})
-	if err == nil {
-		return exitSatisfied
+	if err := parsed.Run(ctx, &app{stdin, stdout, stderr}); err != nil {
+		return fail(stderr, statusOf(err), err)
 	}
-	return fail(stderr, statusOf(err), err)
+	return exitSatisfied
 }
 
 // statusOf finds the exit status of an error.
@@ -136,6 +135,8 @@ func statusOf(err error) int {
 	var unreachable *unreachableError
 	var wrong *findingError
 	switch {
+	case err == nil:
+		return exitSatisfied
 	case errors.As(err, &coded):
 		return coded.status
 	case errors.As(err, &wrong):

@@ -59,10 +59,7 @@ func openMetrics(address string, stderr io.Writer) (*auditMetrics, error) {
 
 // note counts one check.
 func (m *auditMetrics) note(r *result, err error, now time.Time) {
-	status := exitSatisfied
-	if err != nil {
-		status = statusOf(err)
-	}
+	status := statusOf(err)
 	m.checks.WithLabelValues(verdicts[status]).Inc()
 	if status == exitSatisfied {
 		m.satisfied.Set(float64(now.Unix()))

@@ -199,7 +199,7 @@ func TestServersWitnessClient(t *testing.T) {
 	defer client.Close()
 	for range 3 {
 		l.grow(20)
-		client.Offer(l.signed, l.size())
+		client.Offer(l.signed, l.size(), nil)
 		select {
 		case got := <-cosigned:
 			if p, err := kt.ParsePolicy(1, []string{w.key.String()}); err != nil || p.Met(got) != nil {

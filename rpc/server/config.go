@@ -7,6 +7,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"quicprochat/rpc/transparency"
 )
 
 // Limits chooses between the rate limits and quotas of normal operation and
@@ -44,6 +46,8 @@ type Config struct {
 	TLSCert, TLSKey string
 	// AcceptTime lets the server start although its clock contradicts the log.
 	AcceptTime bool
+	// Witnesses cosign the log's checkpoints; the zero value asks none.
+	Witnesses transparency.WitnessPolicy
 	// NoCreate refuses to make a new data directory.
 	NoCreate bool
 	// Version is told by Health.

@@ -163,7 +163,7 @@ func (w *witnessed) start() *Witnesses {
 	w.t.Helper()
 	s := NewWitnesses(WitnessOptions{
 		WitnessPolicy: w.policy, Prove: w.log.ConsistencyProof, Every: time.Millisecond, Logger: testLogger(w.t),
-		Cosigned: func(signed []byte, size uint64) { w.cosigned <- offered{signed, size} },
+		Cosigned: func(signed []byte, size uint64) { w.cosigned <- offered{note: signed, size: size} },
 		Stop:     func(err *KnowsBetterError) { w.stopped <- err },
 	})
 	w.t.Cleanup(s.Close)
@@ -204,19 +204,19 @@ func TestWitnessesCosign(t *testing.T) {
 	s := w.start()
 	for _, size := range []uint64{1, 2, 700, 701, 5000} {
 		w.grow(size)
-		s.Offer(w.note(), size)
+		s.Offer(w.note(), size, nil)
 		w.await(size, 3)
 	}
 	s.Close()
 	// A server that starts anew learns from the conflict how far they are.
 	s = w.start()
 	w.grow(5001)
-	s.Offer(w.note(), 5001)
+	s.Offer(w.note(), 5001, nil)
 	w.await(5001, 3)
 	// The same note again is no conflict.
 	s.Close()
 	s = w.start()
-	s.Offer(w.note(), 5001)
+	s.Offer(w.note(), 5001, nil)
 	w.await(5001, 3)
 }
 
@@ -231,7 +231,7 @@ func TestQuorum(t *testing.T) {
 	s := w.start()
 	for size := uint64(2); size < 40; size++ {
 		w.grow(size)
-		s.Offer(w.note(), size)
+		s.Offer(w.note(), size, nil)
 		w.await(size, 2)
 	}
 	away.mu.Lock()
@@ -255,7 +255,7 @@ func TestLessThanAQuorum(t *testing.T) {
 		w.witnesses[i].answer = answer
 	}
 	s := w.start()
-	s.Offer(w.note(), 1)
+	s.Offer(w.note(), 1, nil)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		w.witnesses[2].mu.Lock()
 		accepted := w.witnesses[2].accepted
@@ -279,10 +279,10 @@ func TestNotesAreCoalesced(t *testing.T) {
 	one := w.witnesses[0]
 	one.answer = func(rw http.ResponseWriter, _ *http.Request) { <-block; rw.WriteHeader(http.StatusBadGateway) }
 	s := w.start()
-	s.Offer(w.note(), 1)
+	s.Offer(w.note(), 1, nil)
 	for size := uint64(2); size <= 200; size++ {
 		w.grow(size)
-		s.Offer(w.note(), size)
+		s.Offer(w.note(), size, nil)
 	}
 	close(block)
 	one.mu.Lock()
@@ -318,7 +318,7 @@ func TestWitnessKnowsBetter(t *testing.T) {
 			if theirs < 100 && (err != nil || answered != 1) { // asking proves nothing
 				t.Errorf("asked before the first signature: %d, %v", answered, err)
 			}
-			s.Offer(w.note(), 100)
+			s.Offer(w.note(), 100, nil)
 			select {
 			case got := <-w.stopped:
 				if got.Witness != w.witnesses[0].name || got.Theirs != theirs || !strings.Contains(got.Error(), "put the newest copy") {
@@ -345,7 +345,7 @@ func TestWitnessWasShownMore(t *testing.T) {
 	newer := w.note()
 	s := w.start()
 	one.answer = func(rw http.ResponseWriter, _ *http.Request) {
-		s.Offer(newer, 20)
+		s.Offer(newer, 20, nil)
 		one.size, one.root, one.answer = 20, nil, nil
 		root := w.log.Root()
 		one.root = root[:]
@@ -353,7 +353,7 @@ func TestWitnessWasShownMore(t *testing.T) {
 		rw.WriteHeader(http.StatusConflict)
 		_, _ = io.WriteString(rw, "20\n")
 	}
-	s.Offer(old, 10)
+	s.Offer(old, 10, nil)
 	w.await(20, 1)
 }
 
@@ -365,7 +365,7 @@ func TestAsk(t *testing.T) {
 	old := w.note()
 	w.grow(150)
 	s := w.start()
-	s.Offer(w.note(), 150)
+	s.Offer(w.note(), 150, nil)
 	w.await(150, 4)
 	w.witnesses[1].size = 0
 	w.witnesses[2].answer = func(rw http.ResponseWriter, _ *http.Request) {

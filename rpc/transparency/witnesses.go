@@ -39,7 +39,7 @@ type Witnesses struct {
 	wake   chan struct{}
 
 	mu    sync.Mutex
-	offer offered // the newest note
+	offer *offered // the newest note; nil before the first
 
 	submissions *prometheus.CounterVec
 	size        prometheus.Gauge
@@ -47,8 +47,10 @@ type Witnesses struct {
 
 // offered is a note that waits for cosignatures.
 type offered struct {
-	note []byte
-	size uint64
+	note    []byte
+	size    uint64
+	release func()
+	uses    int // by the offer and by a round; under mu
 }
 
 // peer is what is remembered of a witness between submissions.
@@ -100,16 +102,45 @@ func (w *Witnesses) Collectors() []prometheus.Collector {
 }
 
 // Offer hands over a note that was just signed. It does not block; a newer note
-// takes the place of one that was not submitted yet.
-func (w *Witnesses) Offer(signed []byte, size uint64) {
+// takes the place of one that was not submitted yet. release, if not nil, is called
+// when Cosigned will not be called with this note any more.
+func (w *Witnesses) Offer(signed []byte, size uint64, release func()) {
+	next := &offered{note: signed, size: size, release: release, uses: 1}
 	w.mu.Lock()
-	if size >= w.offer.size {
-		w.offer = offered{signed, size}
+	old := w.offer
+	if old != nil && size < old.size {
+		old, next = next, old
 	}
+	w.offer = next
 	w.mu.Unlock()
+	w.drop(old)
 	select {
 	case w.wake <- struct{}{}:
 	default:
+	}
+}
+
+// take uses the newest note for a round; nil before the first.
+func (w *Witnesses) take() *offered {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.offer != nil {
+		w.offer.uses++
+	}
+	return w.offer
+}
+
+// drop ends one use of a note.
+func (w *Witnesses) drop(o *offered) {
+	if o == nil {
+		return
+	}
+	w.mu.Lock()
+	o.uses--
+	last := o.uses == 0
+	w.mu.Unlock()
+	if last && o.release != nil {
+		o.release()
 	}
 }
 
@@ -117,13 +148,21 @@ func (w *Witnesses) Offer(signed []byte, size uint64) {
 func (w *Witnesses) newest() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.offer == nil {
+		return 0
+	}
 	return w.offer.size
 }
 
-// Close ends all submissions.
+// Close ends all submissions. Nothing may be offered any more.
 func (w *Witnesses) Close() {
 	w.cancel()
 	<-w.done
+	w.mu.Lock()
+	last := w.offer
+	w.offer = nil
+	w.mu.Unlock()
+	w.drop(last)
 	w.client.CloseIdleConnections()
 }
 
@@ -166,7 +205,7 @@ func (w *Witnesses) Ask(ctx context.Context, signed []byte, size uint64) (answer
 // run makes rounds until ctx ends or a witness knows better.
 func (w *Witnesses) run(ctx context.Context) {
 	defer close(w.done)
-	done := offered{}
+	done := uint64(0) // size up to which every witness has signed
 	retry := time.NewTimer(time.Hour)
 	defer retry.Stop()
 	for {
@@ -176,21 +215,20 @@ func (w *Witnesses) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		w.mu.Lock()
-		next := w.offer
-		w.mu.Unlock()
-		if next.size == 0 {
+		next := w.take()
+		if next == nil {
 			continue
 		}
 		complete, err := w.round(ctx, next)
+		w.drop(next)
 		if err != nil {
 			w.o.Stop(err)
 			return
 		}
 		if complete {
-			done = next
+			done = next.size
 		}
-		if done.size == next.size {
+		if done == next.size {
 			retry.Reset(time.Hour)
 		} else {
 			retry.Reset(10 * w.o.Every)
@@ -206,7 +244,7 @@ func (w *Witnesses) run(ctx context.Context) {
 // round submits one note to all witnesses at a time and passes on each set of
 // cosignatures that makes a quorum. complete tells that every witness that is
 // not resting has signed.
-func (w *Witnesses) round(ctx context.Context, next offered) (complete bool, better *KnowsBetterError) {
+func (w *Witnesses) round(ctx context.Context, next *offered) (complete bool, better *KnowsBetterError) {
 	ctx, cancel := context.WithTimeout(ctx, submissionTime)
 	defer cancel()
 	type result struct {
