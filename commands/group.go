@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"quicprochat/kt"
 	"quicprochat/log"
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
@@ -95,6 +96,18 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 	case *pb.Event_SessionsEnded:
 		for _, token := range body.SessionsEnded.GetTokenHashes() {
 			g.news.Ended = append(g.news.Ended, key32(token))
+		}
+	case *pb.Event_KeyTransparencyEntry:
+		e := body.KeyTransparencyEntry
+		if e.GetKind() != uint32(kt.KindRevocation) {
+			return nil
+		}
+		sessions, err := projections.SessionsEndedBy(g.views(w), key32(e.GetId()))
+		if err != nil {
+			return err
+		}
+		for i := range sessions {
+			g.news.Ended = append(g.news.Ended, sessions[i].TokenHash)
 		}
 	case *pb.Event_PasswordChanged:
 		sessions, err := projections.SessionsOf(g.views(w), id16(body.PasswordChanged.GetAccountId()))

@@ -68,7 +68,8 @@ func follows(current, next *pb.KeySet) bool {
 // set on the version, chained by hash, listing exactly the active devices in the
 // order they were added. ErrStale: the published view that the upload was
 // prepared on was older than the version before. Refusals: Forbidden
-// WRONG_ACCOUNT; BadRequest KEYSET_VERSION, KEYSET_INVALID.
+// WRONG_ACCOUNT; BadRequest KEYSET_VERSION, KEYSET_INVALID, KEY_REVOKED when the
+// identity or a listed device was.
 func UploadHybridKey(tx *Tx, u *HybridKeyUpload) (*pb.UploadHybridKeyResponse, error) {
 	account, found, err := projections.AccountByID(tx.View(), tx.Caller().Account)
 	if err != nil {
@@ -80,6 +81,9 @@ func UploadHybridKey(tx *Tx, u *HybridKeyUpload) (*pb.UploadHybridKeyResponse, e
 	if account.IdentityKey != u.identity {
 		return nil, Refuse(pb.Status_Forbidden, pb.Reason_WRONG_ACCOUNT, "the KeySet is of another identity")
 	}
+	if err := refuseRevoked(tx.View(), u.identity, pb.Status_BadRequest, "the identity key"); err != nil {
+		return nil, err
+	}
 	current, found, err := projections.KeySet(tx.View(), u.identity)
 	if err != nil {
 		return nil, err
@@ -90,11 +94,12 @@ func UploadHybridKey(tx *Tx, u *HybridKeyUpload) (*pb.UploadHybridKeyResponse, e
 	if err := statement.VerifySuccessor(u.serverName, current, u.keySet); err != nil {
 		return nil, refuseStatement("keyset", err)
 	}
-	if !slices.EqualFunc(account.Devices, u.keySet.GetDeviceKeys(), func(device projections.Key, listed []byte) bool {
-		return bytes.Equal(device[:], listed)
-	}) {
+	if err := checkDevices(tx.View(), account.Devices, u.keySet); err != nil {
+		return nil, err
+	}
+	if rotationDue(account.Devices, current) && bytes.Equal(current.GetHybridKey(), u.keySet.GetHybridKey()) {
 		return nil, Refuse(pb.Status_BadRequest, pb.Reason_KEYSET_INVALID,
-			"keyset: must list exactly the active devices, in the order they were added")
+			"keyset: the hybrid key must be a new one, for a device that had the old one left")
 	}
 	if u.prepared == nil || u.prepared.Version != u.keySet.GetVersion() {
 		return nil, ErrStale
@@ -115,17 +120,22 @@ func NewUploadHybridKey(rule *pb.Rule, req *pb.UploadHybridKeyRequest, u *Hybrid
 // published view. With a proof an identity without a hybrid key is no refusal:
 // the proof shows it. Refusals: BadRequest MISSING_FIELD, KEY_INVALID for a key of
 // another length; NotFound NO_SUCH_KEY for an unknown identity and for one without
-// a hybrid key; those of Proofs.
+// a hybrid key, KEY_REVOKED for one that was revoked; those of Proofs.
 func FetchHybridKey(v *View, req *pb.FetchHybridKeyRequest) (*pb.FetchHybridKeyResponse, error) {
 	identity, err := keyOf("identity_key", req.GetIdentityKey())
 	if err != nil {
 		return nil, err
 	}
-	keySet, err := hybridKeySet(v.Reader, identity)
+	if v.Proofs == nil { // the proof shows it
+		if err := refuseRevoked(v.Reader, identity, pb.Status_NotFound, "this identity key"); err != nil {
+			return nil, err
+		}
+	}
+	keySet, due, err := hybridKeySet(v.Reader, identity)
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.FetchHybridKeyResponse{Keyset: keySet}
+	resp := &pb.FetchHybridKeyResponse{Keyset: keySet, HybridRotationDue: due}
 	if v.Proofs != nil {
 		if err := v.Proofs.Identity(identity[:]); err != nil {
 			return nil, err
@@ -164,11 +174,11 @@ func FetchHybridKeys(v *View, req *pb.FetchHybridKeysRequest) (*pb.FetchHybridKe
 		if err != nil {
 			return nil, err
 		}
-		keySet, err := hybridKeySet(v.Reader, identity)
+		keySet, due, err := hybridKeySet(v.Reader, identity)
 		if err != nil {
 			return nil, err
 		}
-		resp.Entries[i] = &pb.FetchHybridKeysResponse_Entry{Keyset: keySet}
+		resp.Entries[i] = &pb.FetchHybridKeysResponse_Entry{Keyset: keySet, HybridRotationDue: due}
 		if v.Proofs == nil {
 			continue
 		}
@@ -184,12 +194,25 @@ func FetchHybridKeys(v *View, req *pb.FetchHybridKeysRequest) (*pb.FetchHybridKe
 	return resp, err
 }
 
-// hybridKeySet is the newest KeySet of an identity if it carries a hybrid key,
-// else nil.
-func hybridKeySet(view projections.Reader, identity projections.Key) (*pb.KeySet, error) {
-	keySet, found, err := projections.KeySet(view, identity)
-	if err != nil || !found || keySet.GetKemId() == 0 {
-		return nil, err
+// hybridKeySet is the newest KeySet of an identity that is in use, if it carries a
+// hybrid key, else nil. due tells that the identity should publish another one.
+func hybridKeySet(view projections.Reader, identity projections.Key) (keySet *pb.KeySet, due bool, err error) {
+	account, found, err := projections.AccountByKey(view, identity)
+	if err != nil || !found {
+		return nil, false, err
 	}
-	return keySet, nil
+	keySet, found, err = projections.KeySet(view, identity)
+	if err != nil || !found || keySet.GetKemId() == 0 {
+		return nil, false, err
+	}
+	return keySet, rotationDue(account.Devices, keySet), nil
+}
+
+// rotationDue tells that a device which had the private half of a KeySet's hybrid
+// key is no active one any more. The next KeySet lists the active devices and
+// carries another hybrid key.
+func rotationDue(active []projections.Key, keySet *pb.KeySet) bool {
+	return keySet.GetKemId() != 0 && slices.ContainsFunc(keySet.GetDeviceKeys(), func(key []byte) bool {
+		return !slices.Contains(active, projections.Key(key))
+	})
 }

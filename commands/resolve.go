@@ -11,9 +11,9 @@ import (
 
 // ResolveUser answers with the identity key that a username is bound to, from
 // the published view. version is that of the binding in key transparency. With a
-// proof a name that nobody has is no refusal: the proof shows it. Refusals:
-// BadRequest MISSING_FIELD, USERNAME_INVALID; NotFound NO_SUCH_USER; those of
-// Proofs.
+// proof a name that nobody has, or whose key was revoked, is no refusal: the proof
+// shows it. Refusals: BadRequest MISSING_FIELD, USERNAME_INVALID; NotFound
+// NO_SUCH_USER, or KEY_REVOKED while the user has no other key; those of Proofs.
 func ResolveUser(v *View, req *pb.ResolveUserRequest) (*pb.ResolveUserResponse, error) {
 	if req.GetUsername() == "" {
 		return nil, missing("username")
@@ -42,7 +42,12 @@ func resolveName(v *View, name string) (*pb.ResolveUserResponse, error) {
 		return &pb.ResolveUserResponse{Username: name}, nil
 	}
 	if !found {
-		return nil, Refuse(pb.Status_NotFound, pb.Reason_NO_SUCH_USER, "there is no user of this name")
+		return nil, errNoSuchUser
+	}
+	if v.Proofs == nil {
+		if err := refuseRevoked(v.Reader, account.IdentityKey, pb.Status_NotFound, "the identity key of this user"); err != nil {
+			return nil, err
+		}
 	}
 	version, found, err := projections.KTNewest(v.Reader, kt.KindAccount, []byte(name))
 	if err != nil {

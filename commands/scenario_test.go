@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "rewrite the expectations in testdata/*.
 //	Ok message_id=m1 server_time_ms=+0s
 //	  MessageEnqueued message_id=m1 … receipt=r1
 //
-// The first word is a session (nobody: none; forger: an unknown token) and the
+// The first word is a session (nobody: none; forger: an unknown token; socket: the admin socket) and the
 // second a method of the table, or the step is one of those in verbs. Keys are
 // named by whose they are (bob, bob/1 his first device), ids by the order in
 // which they appear, times by their distance from the start. Indented lines

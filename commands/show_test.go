@@ -137,7 +137,7 @@ func (w *world) value(field protoreflect.FieldDescriptor, value protoreflect.Val
 		return strconv.Quote(value.String())
 	case field.Enum() != nil:
 		return string(field.Enum().Values().ByNumber(value.Enum()).Name())
-	case name == "idle_timeout_ms":
+	case name == "idle_timeout_ms", name == "retry_after_ms":
 		return (time.Duration(value.Uint()) * time.Millisecond).String()
 	case strings.HasSuffix(name, "_ms"):
 		return w.moment(value.Uint())

@@ -97,16 +97,19 @@ func (w *world) step(line string, below []string) []string {
 	if verb, known := verbs[parts[0]]; known {
 		return verb(w, parts[1], w.arguments(parts[2:]))
 	}
-	method, known := rpc.MethodByName(parts[1])
+	method, known := methodByName(parts[1])
 	if !known {
 		w.t.Fatalf("step %q names no method", line)
 	}
 	a := w.arguments(parts[2:])
 	req := method.NewRequest()
 	w.identify(req, parts[0], a)
-	if upload, ok := req.(*pb.UploadHybridKeyRequest); ok {
-		w.nextKeySet(upload, parts[0], a)
-	} else {
+	switch r := req.(type) {
+	case *pb.UploadHybridKeyRequest:
+		w.nextKeySet(r, parts[0], a)
+	case *pb.RevokeKeyRequest:
+		w.revocation(r, parts[0], a)
+	default:
 		a.apply(req, false)
 	}
 	for _, sub := range below {
@@ -116,10 +119,20 @@ func (w *world) step(line string, below []string) []string {
 	return w.last()
 }
 
+// methodByName finds a method of either table.
+func methodByName(name string) (*rpc.Method, bool) {
+	for _, m := range rpc.LocalMethods() {
+		if m.Name == name {
+			return m, true
+		}
+	}
+	return rpc.MethodByName(name)
+}
+
 // identify puts session token and request id into a request.
 func (w *world) identify(req proto.Message, session string, a *arguments) {
 	m := req.ProtoReflect()
-	if field := m.Descriptor().Fields().ByName("session_token"); field != nil && session != "nobody" {
+	if field := m.Descriptor().Fields().ByName("session_token"); field != nil && session != "nobody" && session != "socket" {
 		token, known := w.tokens[session]
 		if !known {
 			seed := seedFrom("token of " + session)
@@ -161,7 +174,31 @@ func (w *world) dispatch(method *rpc.Method, req proto.Message) (proto.Message, 
 	case *pb.AckRequest:
 		command, err = commands.NewAck(method.Rule, r)
 	case *pb.UploadHybridKeyRequest:
-		return w.upload(method.Rule, r)
+		return w.prepared(func(view *commands.View) (*commands.Command, error) {
+			upload, err := commands.PrepareHybridKey(view.Reader, serverName, w.vrf, r)
+			if err != nil {
+				return nil, err
+			}
+			return commands.NewUploadHybridKey(method.Rule, r, upload)
+		})
+	case *pb.RevokeKeyRequest:
+		return w.prepared(func(view *commands.View) (*commands.Command, error) {
+			revocation, err := commands.PrepareRevocation(view.Reader, serverName, w.vrf, r)
+			if err != nil {
+				return nil, err
+			}
+			return commands.NewRevokeKey(method.Rule, r, revocation)
+		})
+	case *pb.RevokeAnyKeyRequest:
+		return w.prepared(func(view *commands.View) (*commands.Command, error) {
+			revocation, err := commands.PrepareMachineRevocation(view.Reader, w.vrf, r, pb.Actor_SOCKET)
+			if err != nil {
+				return nil, err
+			}
+			return commands.NewRevokeAnyKey(method.Rule, r, revocation)
+		})
+	case *pb.CheckRevocationRequest:
+		return orNil(commands.CheckRevocation(view, r))
 	case *pb.FetchRequest, *pb.FetchWaitRequest, *pb.PeekRequest:
 		return w.read(method.Rule, view, req)
 	case *pb.FetchHybridKeyRequest:
@@ -170,6 +207,14 @@ func (w *world) dispatch(method *rpc.Method, req proto.Message) (proto.Message, 
 		return orNil(commands.FetchHybridKeys(view, r))
 	case *pb.ResolveUserRequest:
 		return orNil(commands.ResolveUser(view, r))
+	case *pb.AuditKeyTransparencyRequest:
+		return orNil(w.engine.Audit(w.t.Context(), view.Caller, r))
+	case *pb.GrantRoleRequest:
+		command, err = commands.NewGrantRole(method.Rule, r, pb.Actor_SOCKET)
+	case *pb.RevokeRoleRequest:
+		command, err = commands.NewRevokeRole(method.Rule, r, pb.Actor_DIRECTORY)
+	case *pb.ListRolesRequest:
+		return orNil(commands.ListRoles(view, r))
 	default:
 		w.t.Fatalf("no way to call %s", method)
 	}
@@ -331,17 +376,16 @@ func (w *world) newestKeySet(identity string) *pb.KeySet {
 	return keySet
 }
 
-// upload calls UploadHybridKey as the server does: prepared again while stale.
-func (w *world) upload(rule *pb.Rule, req *pb.UploadHybridKeyRequest) (proto.Message, error) {
+// prepared calls a method whose command is made from the published view, as the
+// server does: made again while stale.
+func (w *world) prepared(prepare func(*commands.View) (*commands.Command, error)) (proto.Message, error) {
 	for range 4 {
 		view := w.view()
-		prepared, err := commands.PrepareHybridKey(view.Reader, serverName, w.vrf, req)
+		command, err := prepare(view)
 		view.Release()
 		if err != nil {
 			return nil, err
 		}
-		command, err := commands.NewUploadHybridKey(rule, req, prepared)
-		w.check(err)
 		response, err := w.engine.Do(w.t.Context(), command)
 		if !errors.Is(err, commands.ErrStale) {
 			return response, err

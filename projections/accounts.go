@@ -140,25 +140,29 @@ func AccountByName(r Reader, canonical string) (Account, bool, error) {
 }
 
 // AccountByKey finds the account whose identity key this is; a key that is only
-// a device's is not found.
+// a device's, or is revoked or replaced, is not found.
 func AccountByKey(r Reader, identityKey Key) (Account, bool, error) {
 	owner, found, err := KeyOwner(r, identityKey)
-	if err != nil || !found || !owner.IsIdentity {
+	if err != nil || !found || !owner.IsIdentity || owner.Revoked {
 		return Account{}, false, err
 	}
-	return AccountByID(r, owner.AccountID)
+	a, found, err := AccountByID(r, owner.AccountID)
+	return a, found && a.IdentityKey == identityKey, err
 }
 
-// Owner tells whose a key is and what for. A key may be both.
+// Owner tells whose a key is or was, and what for. A key may be both.
 type Owner struct {
 	AccountID  ID
 	IsIdentity bool
 	IsDevice   bool
+	// Revoked tells that the key is good for nothing any more.
+	Revoked bool
 }
 
 const (
 	ownerIdentity = 1 << iota
 	ownerDevice
+	ownerRevoked
 )
 
 func (b *Batch) putOwner(key Key, o Owner) error {
@@ -168,6 +172,9 @@ func (b *Batch) putOwner(key Key, o Owner) error {
 	}
 	if o.IsDevice {
 		flags |= ownerDevice
+	}
+	if o.Revoked {
+		flags |= ownerRevoked
 	}
 	b.row = append(append(b.row[:0], o.AccountID[:]...), flags)
 	return b.put(keyOf32(b.scratch(), prefixKeyOwner, key), b.row)
@@ -179,7 +186,7 @@ func KeyOwner(r Reader, key Key) (Owner, bool, error) {
 	return readRow(r, "key owners", keyOf32(r.scratch(), prefixKeyOwner, key), func(in *rowReader) Owner {
 		o := Owner{AccountID: in.id()}
 		flags := in.u8()
-		o.IsIdentity, o.IsDevice = flags&ownerIdentity != 0, flags&ownerDevice != 0
+		o.IsIdentity, o.IsDevice, o.Revoked = flags&ownerIdentity != 0, flags&ownerDevice != 0, flags&ownerRevoked != 0
 		return o
 	})
 }

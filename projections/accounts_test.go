@@ -104,7 +104,7 @@ func TestADeviceKeyMayBeTheIdentityKey(t *testing.T) {
 	ev.DeviceKey = ev.IdentityKey
 	w.do(ev)
 	owner, _, err := KeyOwner(w.reader(), identityKey("alice"))
-	if want := (Owner{accountID("alice"), true, true}); err != nil || owner != want {
+	if want := (Owner{AccountID: accountID("alice"), IsIdentity: true, IsDevice: true}); err != nil || owner != want {
 		t.Errorf("owner: %+v, %v, want %+v", owner, err, want)
 	}
 	if q, found, err := Queue(w.reader(), identityKey("alice")); !found || err != nil || q.Owner != accountID("alice") {

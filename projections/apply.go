@@ -39,7 +39,7 @@ func apply(b *Batch, e *Entry) error {
 		return err
 	}
 	if receipt := e.Event.GetReceipt(); receipt != nil {
-		if err := applyReceipt(b, receipt, e.Event.GetTimeMs()); err != nil {
+		if err := applyReceipt(b, receipt, e.Index, e.Event.GetTimeMs()); err != nil {
 			return err
 		}
 	}
@@ -66,6 +66,10 @@ func applyBody(b *Batch, e *Entry) error {
 		return applySessionTouched(b, body.SessionTouched)
 	case *pb.Event_SessionsEnded:
 		return applySessionsEnded(b, body.SessionsEnded)
+	case *pb.Event_KeyRevoked:
+		return applyKeyRevoked(b, body.KeyRevoked)
+	case *pb.Event_IdentityReplaced:
+		return applyIdentityReplaced(b, body.IdentityReplaced)
 	case *pb.Event_MessageEnqueued:
 		return applyMessageEnqueued(b, body.MessageEnqueued, now)
 	case *pb.Event_MessagesDrained:
@@ -84,6 +88,8 @@ func applyBody(b *Batch, e *Entry) error {
 		return applySnapshotTaken(b, body.SnapshotTaken)
 	case *pb.Event_RequestAnswered:
 		return applyRequestAnswered(e)
+	case *pb.Event_RoleChanged:
+		return applyRoleChanged(b, body.RoleChanged)
 	default:
 		return invalid("no body of a known type")
 	}

@@ -29,11 +29,18 @@ func FuzzApply(f *testing.F) {
 	seeds.do(identityEntry("alice", 1))
 	seeds.doWith(&pb.RequestAnswered{}, receiptOf("alice", 200, requestID(seeds.now, 1), "x"))
 	seeds.do(&pb.ReceiptsExpired{BeforeMs: seeds.now})
+	seeds.do(roleChanged("alice", pb.Role_ADMIN, &pb.Actor{Way: pb.Actor_SOCKET}))
+	seeds.do(replaced("alice", "alice", "alice2"))
+	seeds.do(handOver("alice", "alice2", 1))
+	seeds.do(revoked(identityKey("alice"), seeds.now, pb.Authority_KEY))
 	seeds.now += 2 * dayMS
 	seeds.send(3, "alice", "bob")
 	seeds.now += 2 * dayMS
 	seeds.do(expired(deviceKey("bob"), 3))
 	seeds.do(sessionsEnded(tokenOf("alice", 1)))
+	bob := deviceKey("bob")
+	seeds.do(&pb.KeyRevoked{Key: bob[:], Actor: bySession("alice")})
+	seeds.do(revoked(bob, seeds.now, pb.Authority_ADMINISTRATOR))
 	var all []byte
 	for _, e := range seeds.entries[good:] {
 		f.Add(protowire.AppendBytes(nil, e.Raw))

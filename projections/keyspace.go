@@ -16,6 +16,7 @@ const (
 	prefixKeyOwner    = 0x12 // key[32] → account[16] ‖ flags u8
 	prefixOpaque      = 0x13 // account[16] → OPAQUE record
 	prefixDevice      = 0x14 // device[32] → account[16] ‖ added ms u64
+	prefixRole        = 0x15 // account[16] → role u8 (above user only)
 
 	prefixKTLabel   = 0x20 // label[32] → commitment[32] ‖ index u64
 	prefixKTEntry   = 0x21 // label[32] → opening[16] ‖ event

@@ -55,6 +55,9 @@ func applyKeyTransparencyEntry(b *Batch, e *Entry, ev *pb.KeyTransparencyEntry) 
 	if want := newest + 1; (found && ev.GetVersion() != want) || (!found && ev.GetVersion() != 0) {
 		return invalid("version %d does not follow the newest", ev.GetVersion())
 	}
+	if err := checkSubject(b, e, ev); err != nil {
+		return err
+	}
 	if err := addToMap(b, KTRef{leaf.Label, leaf.Commitment, e.Index}); err != nil {
 		return err
 	}
@@ -67,7 +70,13 @@ func applyKeyTransparencyEntry(b *Batch, e *Entry, ev *pb.KeyTransparencyEntry) 
 	}
 	b.row = append(binary.BigEndian.AppendUint32(b.row[:0], ev.GetVersion()), leaf.Label[:]...)
 	b.row = append(b.row, next[:]...)
-	return b.put(ktKey(b.scratch(), prefixKTNewest, kind, ev.GetId()), b.row)
+	if err := b.put(ktKey(b.scratch(), prefixKTNewest, kind, ev.GetId()), b.row); err != nil {
+		return err
+	}
+	if kt.Kind(kind) == kt.KindRevocation {
+		return b.endKey(Key(ev.GetId()))
+	}
+	return nil
 }
 
 // checkKTLabels checks that the leaf stands where the event's VRF proof says, and
@@ -106,8 +115,7 @@ func addToMap(b *Batch, ref KTRef) error {
 	return insertLabel(b, kt.MapLeaf{Label: ref.Label, Commitment: ref.Commitment})
 }
 
-// checkKTEntry checks what does not depend on the views. Revocations do not
-// belong to this format: what they end would have to be ended here.
+// checkKTEntry checks what does not depend on the views.
 func checkKTEntry(ev *pb.KeyTransparencyEntry) error {
 	if len(ev.GetVrfProof()) != vrfProofSize || len(ev.GetNextVrfProof()) != vrfProofSize {
 		return invalid("VRF proofs of %d and %d bytes", len(ev.GetVrfProof()), len(ev.GetNextVrfProof()))
@@ -123,6 +131,8 @@ func checkKTEntry(ev *pb.KeyTransparencyEntry) error {
 			return err
 		}
 		return checkKeySet(ev)
+	case uint32(kt.KindRevocation):
+		return checkRevocation(ev)
 	default:
 		return invalid("KT entry of kind %d", ev.GetKind())
 	}
@@ -184,8 +194,8 @@ func KTAbsent(r Reader, kind kt.Kind, id []byte) (label kt.Label, found bool, er
 	return newest.next, found, err
 }
 
-// checkAccountBinding checks the value of an account's version 0, the only one
-// of this format: who registered first.
+// checkAccountBinding checks the value of an account entry: version 0 says who
+// registered first, later ones hand the name over.
 func checkAccountBinding(ev *pb.KeyTransparencyEntry) error {
 	binding := new(pb.AccountBinding)
 	if err := (proto.UnmarshalOptions{RecursionLimit: maxEventDepth}).Unmarshal(ev.GetValue(), binding); err != nil {
@@ -197,8 +207,11 @@ func checkAccountBinding(ev *pb.KeyTransparencyEntry) error {
 	if _, err := field32(binding.GetIdentityKey(), "identity key"); err != nil {
 		return err
 	}
-	if ev.GetVersion() != 0 || binding.GetAuthority() != pb.Authority_FIRST || binding.GetTombstone() ||
-		len(binding.GetOldSignature())+len(binding.GetNewSignature()) > 0 {
+	if ev.GetVersion() > 0 {
+		return checkHandOver(binding)
+	}
+	if binding.GetAuthority() != pb.Authority_FIRST || binding.GetTombstone() ||
+		len(binding.GetOldSignature())+len(binding.GetNewSignature())+len(binding.GetKeySetHash()) > 0 {
 		return invalid("account binding: not that of a first registration")
 	}
 	return nil

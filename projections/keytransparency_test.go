@@ -112,7 +112,7 @@ func TestStrictKT(t *testing.T) {
 		{"does not follow", func(e *pb.KeyTransparencyEntry) { proto.Reset(e); proto.Merge(e, identityEntry("alice", 2)) }},
 		{"does not follow", func(e *pb.KeyTransparencyEntry) { proto.Reset(e); proto.Merge(e, identityEntry("carol", 1)) }},
 		{"kind 0", func(e *pb.KeyTransparencyEntry) { e.Kind = 0 }},
-		{"kind 3", func(e *pb.KeyTransparencyEntry) { e.Kind = uint32(kt.KindRevocation) }},
+		{"kind 4", func(e *pb.KeyTransparencyEntry) { e.Kind = 4 }},
 		{"kind 258", func(e *pb.KeyTransparencyEntry) { e.Kind = 256 + uint32(kt.KindIdentity) }},
 		{"KT id of 0 bytes", func(e *pb.KeyTransparencyEntry) { e.Id = nil }},
 		{"KT id of 129 bytes", func(e *pb.KeyTransparencyEntry) { e.Id = make([]byte, 129) }},

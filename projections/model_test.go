@@ -50,13 +50,14 @@ func (m *model) remove(q *modelQueue, gone func(QueueItem) bool) (out []QueueIte
 // machine drives views and model with the same random events.
 type machine struct {
 	*world
-	model    model
-	names    []string
-	devices  []Key
-	messages int
-	requests int
-	got      map[ID]int // payloads that the views released
-	snapshot uint64
+	model     model
+	everybody []string
+	names     []string // who have a device
+	devices   []Key
+	messages  int
+	requests  int
+	got       map[ID]int // payloads that the views released
+	snapshot  uint64
 }
 
 func newMachine(t *rapid.T) *machine {
@@ -69,6 +70,7 @@ func newMachine(t *rapid.T) *machine {
 		m.devices = append(m.devices, deviceKey(name))
 		m.model.queues[deviceKey(name)] = &modelQueue{owner: accountID(name)}
 	}
+	m.everybody = slices.Clone(m.names)
 	return m
 }
 
@@ -192,6 +194,21 @@ func (m *machine) release(t *rapid.T) {
 	}
 }
 
+// revoke revokes a device key; one device stays.
+func (m *machine) revoke(t *rapid.T) {
+	if len(m.devices) < 2 || rapid.IntRange(0, 9).Draw(t, "revoke") > 0 {
+		return
+	}
+	name := rapid.SampledFrom(m.names).Draw(t, "whose")
+	device := deviceKey(name)
+	m.model.remove(m.model.queues[device], func(QueueItem) bool { return true })
+	delete(m.model.queues, device)
+	maps.DeleteFunc(m.model.sessions, func(_ Hash, s Session) bool { return s.DeviceKey == device })
+	m.devices = slices.DeleteFunc(m.devices, func(d Key) bool { return d == device })
+	m.names = slices.DeleteFunc(slices.Clone(m.names), func(n string) bool { return n == name })
+	m.do(revoked(device, m.now, pb.Authority_ADMINISTRATOR))
+}
+
 func (m *machine) login(t *rapid.T) {
 	name := rapid.SampledFrom(m.names).Draw(t, "who")
 	n := len(m.entries)
@@ -270,8 +287,8 @@ func (m *machine) check(t *rapid.T) {
 	m.checkSessions(t)
 	for id, outcome := range m.model.receipts {
 		found := false
-		for _, device := range m.devices {
-			if r, ok, err := Receipt(m.reader(), device, 200, id); err == nil && ok && string(r.Outcome) == outcome {
+		for _, name := range m.everybody {
+			if r, ok, err := Receipt(m.reader(), deviceKey(name), 200, id); err == nil && ok && string(r.Outcome) == outcome {
 				found = true
 			}
 		}
@@ -319,7 +336,7 @@ func (m *machine) checkQueue(t *rapid.T, device Key, want *modelQueue) {
 	if !slices.Equal(items, wantItems) {
 		t.Fatalf("items: got %+v, want %+v", items, wantItems)
 	}
-	for _, name := range m.names {
+	for _, name := range m.everybody {
 		if share, err := SenderShare(m.reader(), device, accountID(name)); err != nil || share != shares[accountID(name)] {
 			t.Fatalf("share: got %+v, want %+v, %v", share, shares[accountID(name)], err)
 		}
@@ -328,7 +345,7 @@ func (m *machine) checkQueue(t *rapid.T, device Key, want *modelQueue) {
 
 func (m *machine) checkSessions(t *rapid.T) {
 	got := map[Hash]Session{}
-	for _, name := range m.names {
+	for _, name := range m.everybody {
 		sessions, err := SessionsOf(m.reader(), accountID(name))
 		if err != nil {
 			t.Fatalf("sessions: %v", err)
@@ -378,7 +395,7 @@ func TestViewsEqualAModel(t *testing.T) {
 		m := newMachine(t)
 		actions := map[string]func(*rapid.T){
 			"enqueue 1": m.enqueue, "enqueue 2": m.enqueue, "enqueue 3": m.enqueue, "drain": m.drain, "confirm": m.confirm,
-			"ack": m.ack, "expire": m.expire, "release": m.release, "login": m.login, "touch": m.touch,
+			"ack": m.ack, "expire": m.expire, "release": m.release, "revoke": m.revoke, "login": m.login, "touch": m.touch,
 			"end sessions": m.endSessions, "drop receipts": m.dropReceipts, "snapshot": m.takeSnapshot,
 			"commit": func(*rapid.T) { m.commit() }, "": m.check,
 		}

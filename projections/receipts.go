@@ -14,12 +14,15 @@ type ReceiptRecord struct {
 	Outcome []byte
 	// TimeMS is when it was decided, Unix milliseconds.
 	TimeMS uint64
+	// Index is the log index of the event that carries the receipt: the last one of
+	// its command.
+	Index uint64
 }
 
 // applyReceipt keeps the receipt that an event carries. That no receipt was
 // there is what the deciding command found; asking again would cost each
 // message a read.
-func applyReceipt(b *Batch, receipt *pb.Receipt, nowMS uint64) error {
+func applyReceipt(b *Batch, receipt *pb.Receipt, index, nowMS uint64) error {
 	caller, err := field32(receipt.GetCaller(), "receipt's caller")
 	if err != nil {
 		return err
@@ -34,6 +37,7 @@ func applyReceipt(b *Batch, receipt *pb.Receipt, nowMS uint64) error {
 	}
 	row := append(b.row[:0], hash[:]...)
 	row = binary.BigEndian.AppendUint64(row, nowMS)
+	row = binary.BigEndian.AppendUint64(row, index)
 	b.row = appendBytes(row, receipt.GetOutcome())
 	return b.put(receiptKey(b.scratch(), caller, receipt.GetMethod(), id), b.row)
 }
@@ -41,7 +45,7 @@ func applyReceipt(b *Batch, receipt *pb.Receipt, nowMS uint64) error {
 // Receipt finds what was decided for (caller, method, request id).
 func Receipt(r Reader, caller Key, method uint32, requestID ID) (ReceiptRecord, bool, error) {
 	return readRow(r, "receipts", receiptKey(r.scratch(), caller, method, requestID), func(in *rowReader) ReceiptRecord {
-		return ReceiptRecord{RequestHash: in.array32(), TimeMS: in.u64(), Outcome: append([]byte(nil), in.bytes()...)}
+		return ReceiptRecord{RequestHash: in.array32(), TimeMS: in.u64(), Index: in.u64(), Outcome: append([]byte(nil), in.bytes()...)}
 	})
 }
 

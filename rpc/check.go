@@ -28,8 +28,9 @@ const maxRequestCeiling = 8 << 20
 // CheckTable tells whether the schema keeps the rules that guard and clients
 // rely on; every fault is named. A server refuses to start on an error. The
 // rules: each RPC carries a rule with an id of 1 … 65535, unique; auth and rate
-// are set; request type and method correspond one to one; session_token is
-// field 1, bytes, exactly where auth is not NONE, and field 1 is nothing else;
+// are set; auth is LOCAL exactly from FirstLocalID on, and without a rate then;
+// request type and method correspond one to one; session_token is field 1, bytes,
+// exactly where auth is neither NONE nor LOCAL, and field 1 is nothing else;
 // request_id is a bytes field exactly where retry is REQUEST_ID; after_seq is an
 // optional uint64 exactly where retry is AFTER_SEQ; a call that mutates has a
 // retry kind other than NONE; nothing is streaming.
@@ -98,7 +99,13 @@ func checkRule(m *Method, faults *faultList) {
 	if _, known := pb.Auth_Level_name[int32(rule.Auth)]; !known || rule.Auth == pb.Auth_UNSPECIFIED {
 		faults.add(m.Name, "auth is not set")
 	}
-	if _, known := pb.Rate_Class_name[int32(rule.Rate)]; !known || rule.Rate == pb.Rate_UNSPECIFIED {
+	_, known := pb.Rate_Class_name[int32(rule.Rate)]
+	switch limited := known && rule.Rate != pb.Rate_UNSPECIFIED; {
+	case m.IsLocal() != (m.ID >= FirstLocalID):
+		faults.add(m.Name, "ids from %d on are those of the admin socket (auth LOCAL), and no others", FirstLocalID)
+	case m.IsLocal() && rule.Rate != pb.Rate_UNSPECIFIED:
+		faults.add(m.Name, "auth is LOCAL, so no rate applies")
+	case !m.IsLocal() && !limited:
 		faults.add(m.Name, "rate is not set")
 	}
 	if _, known := pb.Retry_Kind_name[int32(rule.Retry)]; !known {
@@ -117,13 +124,13 @@ func checkRule(m *Method, faults *faultList) {
 func checkFields(m *Method, faults *faultList) {
 	fields := m.Input.Descriptor().Fields()
 
-	wantToken := m.Rule.Auth != pb.Auth_NONE
+	wantToken := m.Rule.Auth != pb.Auth_NONE && !m.IsLocal()
 	token := fields.ByName(sessionTokenField)
 	switch {
 	case wantToken && token == nil:
 		faults.add(m.Name, "auth is %s, but the request has no session_token", m.Rule.Auth)
 	case !wantToken && token != nil:
-		faults.add(m.Name, "auth is NONE, but the request has a session_token")
+		faults.add(m.Name, "auth is %s, but the request has a session_token", m.Rule.Auth)
 	case token != nil && (token.Number() != 1 || !isSingular(token, protoreflect.BytesKind)):
 		faults.add(m.Name, "session_token must be field 1, bytes")
 	case token != nil:

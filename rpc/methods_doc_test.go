@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -57,8 +58,8 @@ Frames: [formats/wire.md](formats/wire.md).
 
 - **auth**: who may call. NONE: anybody, the request has no ` + "`session_token`" + `. OPTIONAL: a token changes the meaning. ENROLL: any
   session. SESSION: a session of a device. FRESH: of a device that logged in less than 5 minutes ago. MODERATOR, ADMIN:
-  by role. PEER: another server.
-- **rate**: the token bucket that the call is charged to.
+  by role. PEER: another server. LOCAL: whoever may open the admin socket.
+- **rate**: the token bucket that the call is charged to; none on the admin socket.
 - **retry**: how a call whose answer was lost may be repeated. NONE: a read, at will. REQUEST_ID: with the same
   ` + "`request_id`" + ` (UUIDv7 with the server's time, ± 24 h) and the same content, performed once. AFTER_SEQ: with the same
   ` + "`after_seq`" + `. CONTENT: the same content again is Ok. ONE_SHOT: not at all, start over.
@@ -66,17 +67,20 @@ Frames: [formats/wire.md](formats/wire.md).
 - **writes**: the call may append events to the log. **waits**: it may take longer than the deadline of 10 s.
 `)
 	service := ""
-	for _, m := range Methods() {
+	for _, m := range append(slices.Clone(Methods()), LocalMethods()...) {
 		if m.Service != service {
 			service = m.Service
 			fmt.Fprintf(&b, "\n## %s\n\n", service)
+			if m.IsLocal() {
+				b.WriteString("Not on QUIC: these are served on the admin socket of the server's machine alone\n([operations.md](operations.md#administrators)).\n\n")
+			}
 			b.WriteString("| id | method | auth | rate | retry | limit | writes | waits | summary |\n")
 			b.WriteString("|---|---|---|---|---|---|---|---|---|\n")
 		}
 		if summary[m.Name] == "" {
 			t.Errorf("%s has no comment in the schema", m)
 		}
-		fmt.Fprintf(&b, "| %d | `%s` | %s | %s | %s | %d | %s | %s | %s |\n", m.ID, m.Name, m.Rule.Auth, m.Rule.Rate, m.Rule.Retry,
+		fmt.Fprintf(&b, "| %d | `%s` | %s | %s | %s | %d | %s | %s | %s |\n", m.ID, m.Name, m.Rule.Auth, rateName(m), m.Rule.Retry,
 			m.MaxRequest, yes(m.Rule.Mutates), yes(m.Rule.Waits), strings.ReplaceAll(summary[m.Name], "|", `\|`))
 	}
 	b.WriteString("\n## Statuses\n\n| status | name |\n|---|---|\n")
@@ -86,6 +90,13 @@ Frames: [formats/wire.md](formats/wire.md).
 		}
 	}
 	return b.String()
+}
+
+func rateName(m *Method) string {
+	if m.IsLocal() {
+		return ""
+	}
+	return m.Rule.Rate.String()
 }
 
 func yes(b bool) string {

@@ -50,13 +50,68 @@ type table struct {
 	byInput map[protoreflect.FullName]*Method
 }
 
-// theTable is read once from the linked descriptors; CheckTable tells what is
+// FirstLocalID is the lowest method id of the admin socket: ids below are those
+// of the QUIC endpoint, and the two tables share none.
+const FirstLocalID = 60000
+
+// tables are what the schema declares: the methods of the QUIC endpoint, and
+// those of the admin socket (auth LOCAL), which no client on the net can name.
+type tables struct{ public, local *table }
+
+// theTables are read once from the linked descriptors; CheckTable tells what is
 // wrong with them.
-var theTable = sync.OnceValues(func() (*table, error) {
-	return readTable(servicesOf(protoregistry.GlobalFiles, pb.File_qpc_v1_options_proto.Package()))
+var theTables = sync.OnceValues(func() (tables, error) {
+	all, err := readTable(servicesOf(protoregistry.GlobalFiles, pb.File_qpc_v1_options_proto.Package()))
+	return split(all), err
 })
 
-// Methods returns the rows sorted by id. Callers must not change the slice.
+func theTable() (*table, error) {
+	t, err := theTables()
+	return t.public, err
+}
+
+// split parts the rows by where they are served.
+func split(all *table) tables {
+	t := tables{public: newTable(), local: newTable()}
+	for _, m := range all.methods {
+		into := t.public
+		if m.IsLocal() {
+			into = t.local
+		}
+		into.add(m, new(faultList)) // found by readTable already
+	}
+	return t
+}
+
+// IsLocal tells whether the method is one of the admin socket.
+func (m *Method) IsLocal() bool { return m.Rule.Auth == pb.Auth_LOCAL }
+
+// LocalMethods returns the rows of the admin socket, sorted by id. Callers must
+// not change the slice.
+func LocalMethods() []*Method {
+	t, _ := theTables()
+	return t.local.methods
+}
+
+// LocalMethodByID finds a row of the admin socket by its id.
+func LocalMethodByID(id uint16) (*Method, bool) {
+	t, _ := theTables()
+	m, ok := t.local.byID[id]
+	return m, ok
+}
+
+// LocalMethodOf finds the row of the admin socket whose request message req is.
+func LocalMethodOf(req proto.Message) (*Method, bool) {
+	if req == nil {
+		return nil, false
+	}
+	t, _ := theTables()
+	m, ok := t.local.byInput[req.ProtoReflect().Descriptor().FullName()]
+	return m, ok
+}
+
+// Methods returns the rows of the QUIC endpoint, sorted by id. Callers must not
+// change the slice.
 func Methods() []*Method {
 	t, _ := theTable()
 	return t.methods
@@ -102,11 +157,7 @@ func servicesOf(files *protoregistry.Files, pkg protoreflect.FullName) []protore
 // readTable builds the table from the services. It returns what it could read
 // together with every fault it found, joined.
 func readTable(services []protoreflect.ServiceDescriptor) (*table, error) {
-	t := &table{
-		byID:    make(map[uint16]*Method),
-		byName:  make(map[string]*Method),
-		byInput: make(map[protoreflect.FullName]*Method),
-	}
+	t := newTable()
 	var faults faultList
 	for _, service := range services {
 		for i := range service.Methods().Len() {
@@ -117,6 +168,14 @@ func readTable(services []protoreflect.ServiceDescriptor) (*table, error) {
 	}
 	slices.SortFunc(t.methods, func(a, b *Method) int { return cmp.Compare(a.ID, b.ID) })
 	return t, faults.err()
+}
+
+func newTable() *table {
+	return &table{
+		byID:    make(map[uint16]*Method),
+		byName:  make(map[string]*Method),
+		byInput: make(map[protoreflect.FullName]*Method),
+	}
 }
 
 func (t *table) add(m *Method, faults *faultList) {

@@ -79,6 +79,39 @@ func TestLookups(t *testing.T) {
 	}
 }
 
+// TestLocalTable: the methods of the admin socket are found there and nowhere
+// else: a frame on QUIC that carries such an id is one of no method.
+func TestLocalTable(t *testing.T) {
+	if len(LocalMethods()) == 0 {
+		t.Fatal("no methods")
+	}
+	for _, m := range LocalMethods() {
+		if got, ok := LocalMethodByID(m.ID); !ok || got != m || !m.IsLocal() || m.ID < FirstLocalID {
+			t.Errorf("LocalMethodByID(%d) = %v", m.ID, got)
+		}
+		if got, ok := LocalMethodOf(m.NewRequest()); !ok || got != m {
+			t.Errorf("LocalMethodOf(%T) = %v", m.NewRequest(), got)
+		}
+		if _, ok := MethodByID(m.ID); ok {
+			t.Errorf("%s is a method of the QUIC endpoint", m)
+		}
+		if _, ok := MethodByName(m.Name); ok {
+			t.Errorf("%s is a method of the QUIC endpoint", m)
+		}
+		if _, ok := MethodOf(m.NewRequest()); ok {
+			t.Errorf("%s is a method of the QUIC endpoint", m)
+		}
+	}
+	for _, m := range Methods() {
+		if _, ok := LocalMethodByID(m.ID); ok || m.IsLocal() {
+			t.Errorf("%s is a method of the admin socket", m)
+		}
+	}
+	if _, ok := LocalMethodOf(nil); ok {
+		t.Error("nil is a request")
+	}
+}
+
 // broken is a file with one service whose methods break one rule each.
 const broken = `
 name: "broken.proto" package: "broken" syntax: "proto3"
@@ -120,6 +153,11 @@ func TestCheckTableFindsEveryFault(t *testing.T) {
 		{"strange auth", "Token", rule(1, 99, pb.Retry_NONE), "auth is not set"},
 		{"strange retry", "Token", rule(1, session, 99), "retry kind 99"},
 		{"no rate", "Token", &pb.Rule{Id: 1, Auth: session}, "rate is not set"},
+		{"sound and local", "Empty", &pb.Rule{Id: 60000, Auth: pb.Auth_LOCAL}, ""},
+		{"local with a public id", "Empty", &pb.Rule{Id: 59999, Auth: pb.Auth_LOCAL}, "those of the admin socket"},
+		{"public with a local id", "Token", rule(60000, session, pb.Retry_NONE), "those of the admin socket"},
+		{"local with a rate", "Empty", &pb.Rule{Id: 60000, Auth: pb.Auth_LOCAL, Rate: pb.Rate_SEND}, "no rate applies"},
+		{"local with a token", "Token", &pb.Rule{Id: 60000, Auth: pb.Auth_LOCAL}, "has a session_token"},
 		{"unsafe mutation", "Token", &pb.Rule{Id: 1, Auth: session, Rate: 1, Mutates: true}, "mutates"},
 		{"limit", "Token", &pb.Rule{Id: 1, Auth: session, Rate: 1, MaxRequest: 1 << 30}, "max_request"},
 		{"token missing", "Empty", rule(1, session, pb.Retry_NONE), "has no session_token"},

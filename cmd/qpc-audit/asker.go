@@ -116,12 +116,9 @@ func (a *asker) fetch(ctx context.Context, query kt.Query, request *pb.ProofRequ
 		err := a.client.Call(ctx, &pb.ResolveUserRequest{Username: query.Username, Proof: request}, answer)
 		return answer.GetProof(), err
 	}
-	/*511
 	answer := new(pb.CheckRevocationResponse)
 	err := a.client.Call(ctx, &pb.CheckRevocationRequest{Key: query.RevokedKey, Proof: request}, answer)
 	return answer.GetProof(), err
-	511*/
-	return nil, nil
 }
 
 // remote gives an error of a call its exit status.

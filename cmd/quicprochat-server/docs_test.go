@@ -70,8 +70,8 @@ func TestDocTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	tables := map[string]string{"exit codes": exitTable()}
-	for _, command := range model(t).Children {
-		tables[command.Name] = flagTable(command)
+	for _, command := range model(t).Leaves(false) {
+		tables[commandName(command)] = flagTable(command)
 	}
 	text := string(page)
 	for name, table := range tables {
@@ -97,7 +97,10 @@ func TestDocTables(t *testing.T) {
 // TestHelpFits: every line of every help text is readable in a terminal, and
 // every flag is in it.
 func TestHelpFits(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"init", "--help"}, {"demo", "--help"}} {
+	for _, args := range [][]string{
+		{"--help"}, {"init", "--help"}, {"demo", "--help"}, {"admin", "--help"},
+		{"admin", "grant", "--help"}, {"admin", "revoke", "--help"}, {"admin", "list", "--help"},
+	} {
 		code, stdout, stderr := call(t, nil, args...)
 		if code != 0 || stderr != "" {
 			t.Fatalf("%v: code %d, standard error %q", args, code, stderr)

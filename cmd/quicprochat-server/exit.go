@@ -32,7 +32,7 @@ var exitMeaning = []struct {
 }{
 	{"0", "stopped cleanly (SIGTERM, SIGINT)"},
 	{"1", "storage or socket failed while serving, or a stop took too long; a restart recovers from the log"},
-	{"64", "wrong usage: unknown flag, malformed value"},
+	{"64", "wrong usage: unknown flag, malformed value, unknown user"},
 	{"75", "port or data directory is in use by another process; try again when it is free"},
 	{"78", "configuration or data refused: mode, format, name, damage, clock; standard error tells cause and remedy"},
 	{"128+n", "ended at once by a second signal n"},
@@ -97,6 +97,8 @@ func startError(err error) error {
 	)
 	code := exitConfig
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, context.Canceled):
 		return nil // told to stop while starting
 	case errors.Is(err, datadir.ErrLocked), errors.Is(err, log.ErrLocked):

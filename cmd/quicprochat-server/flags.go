@@ -19,6 +19,7 @@ import (
 type grammar struct {
 	Serve serveCommand `cmd:"" default:"withargs" help:"Serve until SIGTERM or SIGINT; the first start creates the data directory."`
 	Init  initCommand  `cmd:"" help:"Create the data directory and stop, without serving."`
+	Admin adminCommand `cmd:"" help:"Say who administrates, on the machine of the server, running or stopped."`
 	Demo  demoCommand  `cmd:"" help:"Show that no message gets lost: two people, one kill -9, one proof."`
 
 	Version versionFlag `help:"Print version, commit and Go version."`
@@ -47,6 +48,35 @@ type serveCommand struct {
 // initCommand creates a data directory.
 type initCommand struct {
 	directoryFlags `embed:""`
+}
+
+// adminCommand is for whoever runs the server.
+type adminCommand struct {
+	Grant  grantCommand  `cmd:"" help:"Make a user an administrator or moderator."`
+	Revoke revokeCommand `cmd:"" help:"Make an administrator or moderator a plain user again."`
+	List   listCommand   `cmd:"" help:"List administrators and moderators."`
+}
+
+// adminFlags are those of every command of adminCommand.
+type adminFlags struct {
+	DataDir    string `default:"data" var:"QPC_DATA_DIR" placeholder:"DIR" help:"Data directory of the server. When it runs, the command goes through DIR/admin.sock, else the directory is opened."`
+	AcceptTime bool   `help:"On a stopped server: act although the clock contradicts the log, as serve does with this flag."`
+}
+
+type grantCommand struct {
+	Name       string `arg:"" help:"Username."`
+	Role       string `default:"admin" enum:"admin,moderator" placeholder:"admin|moderator" help:"What the user becomes: an admin may everything, a moderator sees reports and bans users."`
+	adminFlags `embed:""`
+}
+
+type revokeCommand struct {
+	Name       string `arg:"" help:"Username."`
+	adminFlags `embed:""`
+}
+
+type listCommand struct {
+	JSON       bool `name:"json" help:"Print a JSON array of objects with username, role and identity_key (hex)."`
+	adminFlags `embed:""`
 }
 
 // demoCommand shows the server at work.
@@ -111,8 +141,13 @@ func (c *serveCommand) witnesses() (transparency.WitnessPolicy, error) {
 // Validate is called by kong after parsing.
 func (c *initCommand) Validate(*kong.Context) error { return c.directoryFlags.check() }
 
-func (f *directoryFlags) check() error {
-	if f.DataDir == "" {
+func (f *directoryFlags) check() error { return checkDataDir(f.DataDir) }
+
+// Validate is called by kong after parsing.
+func (f *adminFlags) Validate(*kong.Context) error { return checkDataDir(f.DataDir) }
+
+func checkDataDir(dir string) error {
+	if dir == "" {
 		return errors.New("--data-dir is empty: name a directory")
 	}
 	return nil

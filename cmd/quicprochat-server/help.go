@@ -15,6 +15,7 @@ It reads none of them: people's keys stay on their devices.
 Usage:
   quicprochat-server [serve] [flags]   serve; the first start creates everything it needs
   quicprochat-server init [flags]      create the data directory, do not serve
+  quicprochat-server admin grant NAME  make a user an administrator; also revoke, list
   quicprochat-server demo [--keep]     see in half a minute what it promises
 
 Examples:
@@ -54,11 +55,19 @@ func printHelp(_ kong.HelpOptions, parsed *kong.Context) error {
 			writeColumns(&b, 8, e.code, e.meaning)
 		}
 	default:
-		fmt.Fprintf(&b, "quicprochat-server %s: %s\n", selected.Name, selected.Help)
-		if detail := commandHelp[selected.Name]; detail != "" {
+		name := commandName(selected)
+		fmt.Fprintf(&b, "quicprochat-server %s: %s\n", name, selected.Help)
+		if detail := commandHelp[name]; detail != "" {
 			b.WriteString("\n" + detail)
 		}
-		writeFlags(&b, "Flags:", selected.Flags)
+		if len(selected.Children) > 0 {
+			b.WriteString("\nCommands:\n")
+			for _, child := range selected.Children {
+				writeColumns(&b, 30, commandName(child), child.Help)
+			}
+		} else {
+			writeFlags(&b, "Flags:", selected.Flags)
+		}
 	}
 	_, err := parsed.Stdout.Write(b.Bytes())
 	return err
@@ -71,6 +80,33 @@ already it changes nothing and checks that name, keys and log belong together.
 
 Example:
   quicprochat-server init --data-dir /var/lib/quicprochat --server-name chat.example.org
+`,
+	"admin": `Administrators are made on the server's machine, by the user that the server runs
+as: through the socket admin.sock in the data directory (mode 0600) while the server
+runs, else on the directory of the stopped server. Each change is an event in the
+log. The first administrator of a new server is a user who registered as all do.
+
+Examples:
+  quicprochat-server admin grant alice --data-dir /var/lib/quicprochat
+  quicprochat-server admin grant bob --role moderator
+  quicprochat-server admin list --json
+`,
+	"admin grant": `The user must have registered. A moderator becomes an admin by it, and the other way
+round; the same role again changes nothing. It counts at once.
+
+Example:
+  quicprochat-server admin grant alice --role moderator --data-dir /var/lib/quicprochat
+`,
+	"admin revoke": `Sessions of the user stay, as those of a plain user. Also the last administrator can
+be revoked: another can be made on this machine at any time.
+
+Example:
+  quicprochat-server admin revoke alice --data-dir /var/lib/quicprochat
+`,
+	"admin list": `One line each: role and username. Nobody has a role on a new server.
+
+Example:
+  quicprochat-server admin list --json --data-dir /var/lib/quicprochat
 `,
 	"demo": `Starts a server in a temporary folder on a free loopback port, registers two
 people over real QUIC, sends a message, kills the server with SIGKILL, starts it

@@ -53,6 +53,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve":      cmdServe,
 			"stopserver": cmdStop,
+			"register":   cmdRegister,
 		},
 		UpdateScripts: *update,
 	})

@@ -68,16 +68,30 @@ func parse(args []string, p *process) (selected command, code int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	switch name := parsed.Selected().Name; name {
+	switch name := commandName(parsed.Selected()); name {
 	case "serve":
 		return &g.Serve, 0, nil
 	case "init":
 		return &g.Init, 0, nil
+	case "admin grant":
+		return &g.Admin.Grant, 0, nil
+	case "admin revoke":
+		return &g.Admin.Revoke, 0, nil
+	case "admin list":
+		return &g.Admin.List, 0, nil
 	case "demo":
 		return &g.Demo, 0, nil
 	default:
 		return nil, 0, errors.New("no command " + name)
 	}
+}
+
+// commandName is the words by which a command is called.
+func commandName(n *kong.Node) string {
+	if n.Parent == nil || n.Parent.Type == kong.ApplicationNode {
+		return n.Name
+	}
+	return commandName(n.Parent) + " " + n.Name
 }
 
 func newParser(g *grammar, options ...kong.Option) (*kong.Kong, error) {

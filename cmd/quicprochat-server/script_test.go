@@ -54,3 +54,17 @@ func runningChild(ts *testscript.TestScript) *child {
 	}
 	return c
 }
+
+// cmdRegister is the script command "register NAME DIR": a user registers at the
+// server that serve started on data directory DIR.
+func cmdRegister(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: register NAME DIR")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	p, err := newPerson(ctx, args[0], runningChild(ts).address, ts.MkAbs(args[1]))
+	ts.Check(err)
+	ts.Check(p.register(ctx))
+	p.client.Close()
+}

@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"quicprochat/commands/datadir"
+	"quicprochat/rpc/admin"
 	"quicprochat/rpc/server"
 )
 
@@ -64,7 +66,8 @@ func (c *serveCommand) run(ctx context.Context, p *process) error {
 	config := server.Config{
 		Dir: c.DataDir, PacketConn: socket, ServerName: c.ServerName,
 		Limits: c.limits(), TLSCert: cert, TLSKey: key,
-		AcceptTime: c.AcceptTime, NoCreate: c.NoCreate,
+		AdminSocket: filepath.Join(c.DataDir, admin.SocketName),
+		AcceptTime:  c.AcceptTime, NoCreate: c.NoCreate,
 		Version: version(), Logger: p.logger, Registerer: metrics.registry, Witnesses: witnesses,
 	}
 	node, err := boot(starting, cancel, signals, config)

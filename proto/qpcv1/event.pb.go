@@ -74,6 +74,61 @@ func (SessionsEnded_Cause) EnumDescriptor() ([]byte, []int) {
 	return file_qpc_v1_event_proto_rawDescGZIP(), []int{11, 0}
 }
 
+type Actor_Way int32
+
+const (
+	Actor_UNSPECIFIED Actor_Way = 0
+	// Through the admin socket of the running server.
+	Actor_SOCKET Actor_Way = 1
+	// On the data directory of the stopped server.
+	Actor_DIRECTORY Actor_Way = 2
+	// In a session of an account.
+	Actor_SESSION Actor_Way = 3
+)
+
+// Enum value maps for Actor_Way.
+var (
+	Actor_Way_name = map[int32]string{
+		0: "UNSPECIFIED",
+		1: "SOCKET",
+		2: "DIRECTORY",
+		3: "SESSION",
+	}
+	Actor_Way_value = map[string]int32{
+		"UNSPECIFIED": 0,
+		"SOCKET":      1,
+		"DIRECTORY":   2,
+		"SESSION":     3,
+	}
+)
+
+func (x Actor_Way) Enum() *Actor_Way {
+	p := new(Actor_Way)
+	*p = x
+	return p
+}
+
+func (x Actor_Way) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Actor_Way) Descriptor() protoreflect.EnumDescriptor {
+	return file_qpc_v1_event_proto_enumTypes[1].Descriptor()
+}
+
+func (Actor_Way) Type() protoreflect.EnumType {
+	return &file_qpc_v1_event_proto_enumTypes[1]
+}
+
+func (x Actor_Way) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Actor_Way.Descriptor instead.
+func (Actor_Way) EnumDescriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21, 0}
+}
+
 // Event is one record of the log.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -91,6 +146,8 @@ type Event struct {
 	//	*Event_SessionTouched
 	//	*Event_SessionsEnded
 	//	*Event_HeadSealed
+	//	*Event_KeyRevoked
+	//	*Event_IdentityReplaced
 	//	*Event_MessageEnqueued
 	//	*Event_MessagesDrained
 	//	*Event_MessagesConfirmed
@@ -100,6 +157,7 @@ type Event struct {
 	//	*Event_ReceiptsExpired
 	//	*Event_SnapshotTaken
 	//	*Event_RequestAnswered
+	//	*Event_RoleChanged
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -228,6 +286,24 @@ func (x *Event) GetHeadSealed() *HeadSealed {
 	return nil
 }
 
+func (x *Event) GetKeyRevoked() *KeyRevoked {
+	if x != nil {
+		if x, ok := x.Body.(*Event_KeyRevoked); ok {
+			return x.KeyRevoked
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetIdentityReplaced() *IdentityReplaced {
+	if x != nil {
+		if x, ok := x.Body.(*Event_IdentityReplaced); ok {
+			return x.IdentityReplaced
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetMessageEnqueued() *MessageEnqueued {
 	if x != nil {
 		if x, ok := x.Body.(*Event_MessageEnqueued); ok {
@@ -309,6 +385,15 @@ func (x *Event) GetRequestAnswered() *RequestAnswered {
 	return nil
 }
 
+func (x *Event) GetRoleChanged() *RoleChanged {
+	if x != nil {
+		if x, ok := x.Body.(*Event_RoleChanged); ok {
+			return x.RoleChanged
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -343,6 +428,14 @@ type Event_SessionsEnded struct {
 
 type Event_HeadSealed struct {
 	HeadSealed *HeadSealed `protobuf:"bytes,17,opt,name=head_sealed,json=headSealed,proto3,oneof"`
+}
+
+type Event_KeyRevoked struct {
+	KeyRevoked *KeyRevoked `protobuf:"bytes,18,opt,name=key_revoked,json=keyRevoked,proto3,oneof"`
+}
+
+type Event_IdentityReplaced struct {
+	IdentityReplaced *IdentityReplaced `protobuf:"bytes,19,opt,name=identity_replaced,json=identityReplaced,proto3,oneof"`
 }
 
 type Event_MessageEnqueued struct {
@@ -381,6 +474,10 @@ type Event_RequestAnswered struct {
 	RequestAnswered *RequestAnswered `protobuf:"bytes,32,opt,name=request_answered,json=requestAnswered,proto3,oneof"`
 }
 
+type Event_RoleChanged struct {
+	RoleChanged *RoleChanged `protobuf:"bytes,40,opt,name=role_changed,json=roleChanged,proto3,oneof"`
+}
+
 func (*Event_ServerConfigured) isEvent_Body() {}
 
 func (*Event_KeyTransparencyEntry) isEvent_Body() {}
@@ -396,6 +493,10 @@ func (*Event_SessionTouched) isEvent_Body() {}
 func (*Event_SessionsEnded) isEvent_Body() {}
 
 func (*Event_HeadSealed) isEvent_Body() {}
+
+func (*Event_KeyRevoked) isEvent_Body() {}
+
+func (*Event_IdentityReplaced) isEvent_Body() {}
 
 func (*Event_MessageEnqueued) isEvent_Body() {}
 
@@ -414,6 +515,8 @@ func (*Event_ReceiptsExpired) isEvent_Body() {}
 func (*Event_SnapshotTaken) isEvent_Body() {}
 
 func (*Event_RequestAnswered) isEvent_Body() {}
+
+func (*Event_RoleChanged) isEvent_Body() {}
 
 // Receipt makes a mutation safe to retry: the same request_id gets the same
 // outcome, another body under it is refused.
@@ -1669,6 +1772,247 @@ func (*RequestAnswered) Descriptor() ([]byte, []int) {
 	return file_qpc_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
+// Actor says who did something that only administrators may do.
+type Actor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Way   Actor_Way              `protobuf:"varint,1,opt,name=way,proto3,enum=qpc.v1.Actor_Way" json:"way,omitempty"`
+	// Only with SESSION.
+	AccountId     []byte `protobuf:"bytes,2,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Actor) Reset() {
+	*x = Actor{}
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Actor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Actor) ProtoMessage() {}
+
+func (x *Actor) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Actor.ProtoReflect.Descriptor instead.
+func (*Actor) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Actor) GetWay() Actor_Way {
+	if x != nil {
+		return x.Way
+	}
+	return Actor_UNSPECIFIED
+}
+
+func (x *Actor) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+// RoleChanged gives an account another role than it had.
+type RoleChanged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AccountId     []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	Role          Role                   `protobuf:"varint,2,opt,name=role,proto3,enum=qpc.v1.Role" json:"role,omitempty"`
+	Actor         *Actor                 `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoleChanged) Reset() {
+	*x = RoleChanged{}
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoleChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoleChanged) ProtoMessage() {}
+
+func (x *RoleChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoleChanged.ProtoReflect.Descriptor instead.
+func (*RoleChanged) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RoleChanged) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *RoleChanged) GetRole() Role {
+	if x != nil {
+		return x.Role
+	}
+	return Role_ROLE_UNSPECIFIED
+}
+
+func (x *RoleChanged) GetActor() *Actor {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
+// KeyRevoked says which administrator revoked a key. The revocation itself, with
+// all that it ends, is the key-transparency entry that follows: that one is
+// shown to others, so it does not name the administrator.
+type KeyRevoked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Actor         *Actor                 `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyRevoked) Reset() {
+	*x = KeyRevoked{}
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyRevoked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyRevoked) ProtoMessage() {}
+
+func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyRevoked.ProtoReflect.Descriptor instead.
+func (*KeyRevoked) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *KeyRevoked) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KeyRevoked) GetActor() *Actor {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
+// IdentityReplaced hands an account from one identity key to another: devices,
+// queues and sessions stay. The account's key-transparency entries follow.
+type IdentityReplaced struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	OldKey    []byte                 `protobuf:"bytes,2,opt,name=old_key,json=oldKey,proto3" json:"old_key,omitempty"`
+	NewKey    []byte                 `protobuf:"bytes,3,opt,name=new_key,json=newKey,proto3" json:"new_key,omitempty"`
+	// Where the revocation of the new key would stand, as in AccountRegistered.
+	RevocationLabels []*RevocationLabel `protobuf:"bytes,4,rep,name=revocation_labels,json=revocationLabels,proto3" json:"revocation_labels,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *IdentityReplaced) Reset() {
+	*x = IdentityReplaced{}
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdentityReplaced) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdentityReplaced) ProtoMessage() {}
+
+func (x *IdentityReplaced) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdentityReplaced.ProtoReflect.Descriptor instead.
+func (*IdentityReplaced) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *IdentityReplaced) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *IdentityReplaced) GetOldKey() []byte {
+	if x != nil {
+		return x.OldKey
+	}
+	return nil
+}
+
+func (x *IdentityReplaced) GetNewKey() []byte {
+	if x != nil {
+		return x.NewKey
+	}
+	return nil
+}
+
+func (x *IdentityReplaced) GetRevocationLabels() []*RevocationLabel {
+	if x != nil {
+		return x.RevocationLabels
+	}
+	return nil
+}
+
 type MessageEnqueued_Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	DeviceKey     []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
@@ -1679,7 +2023,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[21]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +2035,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[21]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +2069,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x11qpc/v1/auth.proto\"\xf1\t\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xab\v\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -1738,7 +2082,10 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x0fsession_touched\x18\x0f \x01(\v2\x16.qpc.v1.SessionTouchedH\x00R\x0esessionTouched\x12>\n" +
 	"\x0esessions_ended\x18\x10 \x01(\v2\x15.qpc.v1.SessionsEndedH\x00R\rsessionsEnded\x125\n" +
 	"\vhead_sealed\x18\x11 \x01(\v2\x12.qpc.v1.HeadSealedH\x00R\n" +
-	"headSealed\x12D\n" +
+	"headSealed\x125\n" +
+	"\vkey_revoked\x18\x12 \x01(\v2\x12.qpc.v1.KeyRevokedH\x00R\n" +
+	"keyRevoked\x12G\n" +
+	"\x11identity_replaced\x18\x13 \x01(\v2\x18.qpc.v1.IdentityReplacedH\x00R\x10identityReplaced\x12D\n" +
 	"\x10message_enqueued\x18\x14 \x01(\v2\x17.qpc.v1.MessageEnqueuedH\x00R\x0fmessageEnqueued\x12D\n" +
 	"\x10messages_drained\x18\x15 \x01(\v2\x17.qpc.v1.MessagesDrainedH\x00R\x0fmessagesDrained\x12J\n" +
 	"\x12messages_confirmed\x18\x16 \x01(\v2\x19.qpc.v1.MessagesConfirmedH\x00R\x11messagesConfirmed\x12>\n" +
@@ -1747,7 +2094,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x10drained_released\x18\x19 \x01(\v2\x17.qpc.v1.DrainedReleasedH\x00R\x0fdrainedReleased\x12D\n" +
 	"\x10receipts_expired\x18\x1e \x01(\v2\x17.qpc.v1.ReceiptsExpiredH\x00R\x0freceiptsExpired\x12>\n" +
 	"\x0esnapshot_taken\x18\x1f \x01(\v2\x15.qpc.v1.SnapshotTakenH\x00R\rsnapshotTaken\x12D\n" +
-	"\x10request_answered\x18  \x01(\v2\x17.qpc.v1.RequestAnsweredH\x00R\x0frequestAnsweredB\x06\n" +
+	"\x10request_answered\x18  \x01(\v2\x17.qpc.v1.RequestAnsweredH\x00R\x0frequestAnswered\x128\n" +
+	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChangedB\x06\n" +
 	"\x04body\"\x95\x01\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\fR\x06caller\x12\x16\n" +
@@ -1856,7 +2204,32 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\rSnapshotTaken\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\"\x11\n" +
-	"\x0fRequestAnsweredB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\x0fRequestAnswered\"\x8b\x01\n" +
+	"\x05Actor\x12#\n" +
+	"\x03way\x18\x01 \x01(\x0e2\x11.qpc.v1.Actor.WayR\x03way\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x02 \x01(\fR\taccountId\">\n" +
+	"\x03Way\x12\x0f\n" +
+	"\vUNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06SOCKET\x10\x01\x12\r\n" +
+	"\tDIRECTORY\x10\x02\x12\v\n" +
+	"\aSESSION\x10\x03\"s\n" +
+	"\vRoleChanged\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12 \n" +
+	"\x04role\x18\x02 \x01(\x0e2\f.qpc.v1.RoleR\x04role\x12#\n" +
+	"\x05actor\x18\x03 \x01(\v2\r.qpc.v1.ActorR\x05actor\"C\n" +
+	"\n" +
+	"KeyRevoked\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12#\n" +
+	"\x05actor\x18\x02 \x01(\v2\r.qpc.v1.ActorR\x05actor\"\xa9\x01\n" +
+	"\x10IdentityReplaced\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12\x17\n" +
+	"\aold_key\x18\x02 \x01(\fR\x06oldKey\x12\x17\n" +
+	"\anew_key\x18\x03 \x01(\fR\x06newKey\x12D\n" +
+	"\x11revocation_labels\x18\x04 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabelsB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_event_proto_rawDescOnce sync.Once
@@ -1870,64 +2243,78 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 	return file_qpc_v1_event_proto_rawDescData
 }
 
-var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),       // 0: qpc.v1.SessionsEnded.Cause
-	(*Event)(nil),                  // 1: qpc.v1.Event
-	(*Receipt)(nil),                // 2: qpc.v1.Receipt
-	(*ServerConfigured)(nil),       // 3: qpc.v1.ServerConfigured
-	(*HeadSealed)(nil),             // 4: qpc.v1.HeadSealed
-	(*KeyTransparencyEntry)(nil),   // 5: qpc.v1.KeyTransparencyEntry
-	(*OpaqueRecord)(nil),           // 6: qpc.v1.OpaqueRecord
-	(*AccountRegistered)(nil),      // 7: qpc.v1.AccountRegistered
-	(*RevocationLabel)(nil),        // 8: qpc.v1.RevocationLabel
-	(*PasswordChanged)(nil),        // 9: qpc.v1.PasswordChanged
-	(*SessionStarted)(nil),         // 10: qpc.v1.SessionStarted
-	(*SessionTouched)(nil),         // 11: qpc.v1.SessionTouched
-	(*SessionsEnded)(nil),          // 12: qpc.v1.SessionsEnded
-	(*MessageEnqueued)(nil),        // 13: qpc.v1.MessageEnqueued
-	(*MessagesDrained)(nil),        // 14: qpc.v1.MessagesDrained
-	(*MessagesConfirmed)(nil),      // 15: qpc.v1.MessagesConfirmed
-	(*MessagesAcked)(nil),          // 16: qpc.v1.MessagesAcked
-	(*MessagesExpired)(nil),        // 17: qpc.v1.MessagesExpired
-	(*DrainedReleased)(nil),        // 18: qpc.v1.DrainedReleased
-	(*ReceiptsExpired)(nil),        // 19: qpc.v1.ReceiptsExpired
-	(*SnapshotTaken)(nil),          // 20: qpc.v1.SnapshotTaken
-	(*RequestAnswered)(nil),        // 21: qpc.v1.RequestAnswered
-	(*MessageEnqueued_Target)(nil), // 22: qpc.v1.MessageEnqueued.Target
-	(SessionScope)(0),              // 23: qpc.v1.SessionScope
+	(Actor_Way)(0),                 // 1: qpc.v1.Actor.Way
+	(*Event)(nil),                  // 2: qpc.v1.Event
+	(*Receipt)(nil),                // 3: qpc.v1.Receipt
+	(*ServerConfigured)(nil),       // 4: qpc.v1.ServerConfigured
+	(*HeadSealed)(nil),             // 5: qpc.v1.HeadSealed
+	(*KeyTransparencyEntry)(nil),   // 6: qpc.v1.KeyTransparencyEntry
+	(*OpaqueRecord)(nil),           // 7: qpc.v1.OpaqueRecord
+	(*AccountRegistered)(nil),      // 8: qpc.v1.AccountRegistered
+	(*RevocationLabel)(nil),        // 9: qpc.v1.RevocationLabel
+	(*PasswordChanged)(nil),        // 10: qpc.v1.PasswordChanged
+	(*SessionStarted)(nil),         // 11: qpc.v1.SessionStarted
+	(*SessionTouched)(nil),         // 12: qpc.v1.SessionTouched
+	(*SessionsEnded)(nil),          // 13: qpc.v1.SessionsEnded
+	(*MessageEnqueued)(nil),        // 14: qpc.v1.MessageEnqueued
+	(*MessagesDrained)(nil),        // 15: qpc.v1.MessagesDrained
+	(*MessagesConfirmed)(nil),      // 16: qpc.v1.MessagesConfirmed
+	(*MessagesAcked)(nil),          // 17: qpc.v1.MessagesAcked
+	(*MessagesExpired)(nil),        // 18: qpc.v1.MessagesExpired
+	(*DrainedReleased)(nil),        // 19: qpc.v1.DrainedReleased
+	(*ReceiptsExpired)(nil),        // 20: qpc.v1.ReceiptsExpired
+	(*SnapshotTaken)(nil),          // 21: qpc.v1.SnapshotTaken
+	(*RequestAnswered)(nil),        // 22: qpc.v1.RequestAnswered
+	(*Actor)(nil),                  // 23: qpc.v1.Actor
+	(*RoleChanged)(nil),            // 24: qpc.v1.RoleChanged
+	(*KeyRevoked)(nil),             // 25: qpc.v1.KeyRevoked
+	(*IdentityReplaced)(nil),       // 26: qpc.v1.IdentityReplaced
+	(*MessageEnqueued_Target)(nil), // 27: qpc.v1.MessageEnqueued.Target
+	(SessionScope)(0),              // 28: qpc.v1.SessionScope
+	(Role)(0),                      // 29: qpc.v1.Role
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
-	2,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
-	3,  // 1: qpc.v1.Event.server_configured:type_name -> qpc.v1.ServerConfigured
-	5,  // 2: qpc.v1.Event.key_transparency_entry:type_name -> qpc.v1.KeyTransparencyEntry
-	7,  // 3: qpc.v1.Event.account_registered:type_name -> qpc.v1.AccountRegistered
-	9,  // 4: qpc.v1.Event.password_changed:type_name -> qpc.v1.PasswordChanged
-	10, // 5: qpc.v1.Event.session_started:type_name -> qpc.v1.SessionStarted
-	11, // 6: qpc.v1.Event.session_touched:type_name -> qpc.v1.SessionTouched
-	12, // 7: qpc.v1.Event.sessions_ended:type_name -> qpc.v1.SessionsEnded
-	4,  // 8: qpc.v1.Event.head_sealed:type_name -> qpc.v1.HeadSealed
-	13, // 9: qpc.v1.Event.message_enqueued:type_name -> qpc.v1.MessageEnqueued
-	14, // 10: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
-	15, // 11: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
-	16, // 12: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
-	17, // 13: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
-	18, // 14: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
-	19, // 15: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
-	20, // 16: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
-	21, // 17: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
-	6,  // 18: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	8,  // 19: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	6,  // 20: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	23, // 21: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 22: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	22, // 23: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
+	4,  // 1: qpc.v1.Event.server_configured:type_name -> qpc.v1.ServerConfigured
+	6,  // 2: qpc.v1.Event.key_transparency_entry:type_name -> qpc.v1.KeyTransparencyEntry
+	8,  // 3: qpc.v1.Event.account_registered:type_name -> qpc.v1.AccountRegistered
+	10, // 4: qpc.v1.Event.password_changed:type_name -> qpc.v1.PasswordChanged
+	11, // 5: qpc.v1.Event.session_started:type_name -> qpc.v1.SessionStarted
+	12, // 6: qpc.v1.Event.session_touched:type_name -> qpc.v1.SessionTouched
+	13, // 7: qpc.v1.Event.sessions_ended:type_name -> qpc.v1.SessionsEnded
+	5,  // 8: qpc.v1.Event.head_sealed:type_name -> qpc.v1.HeadSealed
+	25, // 9: qpc.v1.Event.key_revoked:type_name -> qpc.v1.KeyRevoked
+	26, // 10: qpc.v1.Event.identity_replaced:type_name -> qpc.v1.IdentityReplaced
+	14, // 11: qpc.v1.Event.message_enqueued:type_name -> qpc.v1.MessageEnqueued
+	15, // 12: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
+	16, // 13: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
+	17, // 14: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
+	18, // 15: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
+	19, // 16: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
+	20, // 17: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
+	21, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
+	22, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
+	24, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
+	7,  // 21: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 22: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	7,  // 23: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	28, // 24: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 25: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	27, // 26: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	1,  // 27: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
+	29, // 28: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	23, // 29: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	23, // 30: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	9,  // 31: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -1935,6 +2322,7 @@ func file_qpc_v1_event_proto_init() {
 	if File_qpc_v1_event_proto != nil {
 		return
 	}
+	file_qpc_v1_admin_proto_init()
 	file_qpc_v1_auth_proto_init()
 	file_qpc_v1_event_proto_msgTypes[0].OneofWrappers = []any{
 		(*Event_ServerConfigured)(nil),
@@ -1945,6 +2333,8 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_SessionTouched)(nil),
 		(*Event_SessionsEnded)(nil),
 		(*Event_HeadSealed)(nil),
+		(*Event_KeyRevoked)(nil),
+		(*Event_IdentityReplaced)(nil),
 		(*Event_MessageEnqueued)(nil),
 		(*Event_MessagesDrained)(nil),
 		(*Event_MessagesConfirmed)(nil),
@@ -1954,14 +2344,15 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_ReceiptsExpired)(nil),
 		(*Event_SnapshotTaken)(nil),
 		(*Event_RequestAnswered)(nil),
+		(*Event_RoleChanged)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   22,
+			NumEnums:      2,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

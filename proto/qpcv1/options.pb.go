@@ -46,6 +46,9 @@ const (
 	Auth_ADMIN Auth_Level = 7
 	// Another server, known by its TLS key.
 	Auth_PEER Auth_Level = 8
+	// Whoever may open the admin socket of the server's machine. No token; these
+	// methods stand in a table of their own and are not served on QUIC.
+	Auth_LOCAL Auth_Level = 9
 )
 
 // Enum value maps for Auth_Level.
@@ -60,6 +63,7 @@ var (
 		6: "MODERATOR",
 		7: "ADMIN",
 		8: "PEER",
+		9: "LOCAL",
 	}
 	Auth_Level_value = map[string]int32{
 		"UNSPECIFIED": 0,
@@ -71,6 +75,7 @@ var (
 		"MODERATOR":   6,
 		"ADMIN":       7,
 		"PEER":        8,
+		"LOCAL":       9,
 	}
 )
 
@@ -185,6 +190,10 @@ const (
 	Rate_KEY_FETCH Rate_Class = 9
 	// ResolveUser and ResolveIdentity: 100 burst, 1 per 10 s.
 	Rate_RESOLVE Rate_Class = 10
+	// RevokeKey: 10 per hour and address prefix.
+	Rate_REVOKE Rate_Class = 11
+	// CheckRevocation and AuditKeyTransparency.
+	Rate_AUDIT Rate_Class = 12
 )
 
 // Enum value maps for Rate_Class.
@@ -201,6 +210,8 @@ var (
 		8:  "KEY_UPLOAD",
 		9:  "KEY_FETCH",
 		10: "RESOLVE",
+		11: "REVOKE",
+		12: "AUDIT",
 	}
 	Rate_Class_value = map[string]int32{
 		"UNSPECIFIED":     0,
@@ -214,6 +225,8 @@ var (
 		"KEY_UPLOAD":      8,
 		"KEY_FETCH":       9,
 		"RESOLVE":         10,
+		"REVOKE":          11,
+		"AUDIT":           12,
 	}
 )
 
@@ -359,8 +372,9 @@ func (*Rate) Descriptor() ([]byte, []int) {
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Method id of the request frame (seed, "RPC Method Reference").
-	Id    uint32     `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Auth  Auth_Level `protobuf:"varint,2,opt,name=auth,proto3,enum=qpc.v1.Auth_Level" json:"auth,omitempty"`
+	Id   uint32     `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Auth Auth_Level `protobuf:"varint,2,opt,name=auth,proto3,enum=qpc.v1.Auth_Level" json:"auth,omitempty"`
+	// Unset with LOCAL.
 	Rate  Rate_Class `protobuf:"varint,3,opt,name=rate,proto3,enum=qpc.v1.Rate_Class" json:"rate,omitempty"`
 	Retry Retry_Kind `protobuf:"varint,4,opt,name=retry,proto3,enum=qpc.v1.Retry_Kind" json:"retry,omitempty"`
 	// Longest request body in bytes; 0 means 64 KiB.
@@ -473,8 +487,8 @@ var File_qpc_v1_options_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x14qpc/v1/options.proto\x12\x06qpc.v1\x1a google/protobuf/descriptor.proto\"\x80\x01\n" +
-	"\x04Auth\"x\n" +
+	"\x14qpc/v1/options.proto\x12\x06qpc.v1\x1a google/protobuf/descriptor.proto\"\x8c\x01\n" +
+	"\x04Auth\"\x83\x01\n" +
 	"\x05Level\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04NONE\x10\x01\x12\f\n" +
@@ -485,7 +499,8 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"\x05FRESH\x10\x05\x12\r\n" +
 	"\tMODERATOR\x10\x06\x12\t\n" +
 	"\x05ADMIN\x10\a\x12\b\n" +
-	"\x04PEER\x10\b\"S\n" +
+	"\x04PEER\x10\b\x12\t\n" +
+	"\x05LOCAL\x10\t\"S\n" +
 	"\x05Retry\"J\n" +
 	"\x04Kind\x12\b\n" +
 	"\x04NONE\x10\x00\x12\x0e\n" +
@@ -493,8 +508,8 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"REQUEST_ID\x10\x01\x12\r\n" +
 	"\tAFTER_SEQ\x10\x02\x12\v\n" +
 	"\aCONTENT\x10\x03\x12\f\n" +
-	"\bONE_SHOT\x10\x04\"\xb5\x01\n" +
-	"\x04Rate\"\xac\x01\n" +
+	"\bONE_SHOT\x10\x04\"\xcc\x01\n" +
+	"\x04Rate\"\xc3\x01\n" +
 	"\x05Class\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PROBE\x10\x01\x12\x12\n" +
@@ -508,7 +523,10 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"KEY_UPLOAD\x10\b\x12\r\n" +
 	"\tKEY_FETCH\x10\t\x12\v\n" +
 	"\aRESOLVE\x10\n" +
-	"\"\xe1\x01\n" +
+	"\x12\n" +
+	"\n" +
+	"\x06REVOKE\x10\v\x12\t\n" +
+	"\x05AUDIT\x10\f\"\xe1\x01\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12&\n" +
 	"\x04auth\x18\x02 \x01(\x0e2\x12.qpc.v1.Auth.LevelR\x04auth\x12&\n" +

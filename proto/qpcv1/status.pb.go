@@ -143,6 +143,7 @@ const (
 	Reason_BUNDLE_REQUIRED   Reason = 51 // a recovery bundle must be re-sealed or dropped
 	Reason_NO_SUCH_USER      Reason = 52
 	Reason_NO_SUCH_KEY       Reason = 53
+	Reason_NO_SUCH_ENTRY     Reason = 54 // the log has no such leaf, size, resource or receipt
 	// Delivery (BadRequest, NotFound, RateLimited).
 	Reason_NO_DEVICE         Reason = 60 // the recipient has no active device
 	Reason_PAYLOAD_TOO_LARGE Reason = 61 // limit = bytes
@@ -201,6 +202,7 @@ var (
 		51:  "BUNDLE_REQUIRED",
 		52:  "NO_SUCH_USER",
 		53:  "NO_SUCH_KEY",
+		54:  "NO_SUCH_ENTRY",
 		60:  "NO_DEVICE",
 		61:  "PAYLOAD_TOO_LARGE",
 		62:  "QUEUE_FULL",
@@ -253,6 +255,7 @@ var (
 		"BUNDLE_REQUIRED":      51,
 		"NO_SUCH_USER":         52,
 		"NO_SUCH_KEY":          53,
+		"NO_SUCH_ENTRY":        54,
 		"NO_DEVICE":            60,
 		"PAYLOAD_TOO_LARGE":    61,
 		"QUEUE_FULL":           62,
@@ -425,7 +428,7 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\vUnavailable\x10\t\x12\f\n" +
 	"\bInternal\x10\n" +
 	"\x12\x11\n" +
-	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\x99\a\n" +
+	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\xac\a\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFRAME_TRUNCATED\x10\x01\x12\x18\n" +
@@ -461,7 +464,8 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\x0eKEYSET_VERSION\x102\x12\x13\n" +
 	"\x0fBUNDLE_REQUIRED\x103\x12\x10\n" +
 	"\fNO_SUCH_USER\x104\x12\x0f\n" +
-	"\vNO_SUCH_KEY\x105\x12\r\n" +
+	"\vNO_SUCH_KEY\x105\x12\x11\n" +
+	"\rNO_SUCH_ENTRY\x106\x12\r\n" +
 	"\tNO_DEVICE\x10<\x12\x15\n" +
 	"\x11PAYLOAD_TOO_LARGE\x10=\x12\x0e\n" +
 	"\n" +

@@ -35,6 +35,9 @@ var bindings = []binding{
 	lookup(commands.FetchHybridKeys),
 
 	lookup(commands.ResolveUser),
+	special(true, (*call).revokeKey),
+	lookup(commands.CheckRevocation),
+	special(true, (*call).audit),
 	special(false, (*call).health),
 }
 

@@ -44,6 +44,9 @@ type Config struct {
 	// empty means server-cert.der and server-key.der in Dir, generated when
 	// missing. One of two files missing is refused.
 	TLSCert, TLSKey string
+	// AdminSocket is the path of the unix socket for whoever runs the server
+	// (package admin); empty means none. Simulated file systems have no sockets.
+	AdminSocket string
 	// AcceptTime lets the server start although its clock contradicts the log.
 	AcceptTime bool
 	// Witnesses cosign the log's checkpoints; the zero value asks none.

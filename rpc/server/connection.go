@@ -131,14 +131,15 @@ func (c *connection) release() {
 	c.server.forget(c)
 }
 
-// SessionEnded closes the connection: its session is over. It is called by the
-// hub and does not block.
+// SessionEnded closes the connection: its session is over. The answer of the call
+// that ended it may still be on its way, so the close waits a moment, in which no
+// call gets a session any more. It is called by the hub and does not block.
 func (c *connection) SessionEnded() {
 	c.bound.Store(nil)
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
-	go c.quic.CloseWithError(rpc.CodeSessionEnded, "the session has ended")
+	time.AfterFunc(answersLinger, func() { c.quic.CloseWithError(rpc.CodeSessionEnded, "the session has ended") })
 }
 
 // TryPush sends one push if the client's limits allow it at once.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"google.golang.org/protobuf/proto"
+
 	"quicprochat/commands"
 	"quicprochat/kt/statement"
 	pb "quicprochat/proto/qpcv1"
@@ -41,7 +43,13 @@ const prepareTries = 4
 // uploadHybridKey proves the new KeySet on request; receipts hold no proofs, so a
 // retry gets a fresh one.
 func (c *call) uploadHybridKey(ctx context.Context, req *pb.UploadHybridKeyRequest) (*pb.UploadHybridKeyResponse, error) {
-	resp, err := c.decideHybridKey(ctx, req)
+	resp, err := prepared[*pb.UploadHybridKeyResponse](ctx, c, func() (*commands.Command, error) {
+		upload, err := commands.PrepareHybridKey(c.view.Reader, c.service.serverName, c.service.vrf, req)
+		if err != nil {
+			return nil, err
+		}
+		return commands.NewUploadHybridKey(c.method.Rule, req, upload)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -52,31 +60,55 @@ func (c *call) uploadHybridKey(ctx context.Context, req *pb.UploadHybridKeyReque
 	return resp, err
 }
 
-// decideHybridKey prepares the VRF proofs for the version that the published
-// view shows, and again when the writer sees a newer one.
-func (c *call) decideHybridKey(ctx context.Context, req *pb.UploadHybridKeyRequest) (*pb.UploadHybridKeyResponse, error) {
+// revokeKey prepares signatures and VRF proofs on the published view. It proves on
+// request that the key is revoked, or who has the name after a hand-over.
+func (c *call) revokeKey(ctx context.Context, req *pb.RevokeKeyRequest) (*pb.RevokeKeyResponse, error) {
+	resp, err := prepared[*pb.RevokeKeyResponse](ctx, c, func() (*commands.Command, error) {
+		revocation, err := commands.PrepareRevocation(c.view.Reader, c.service.serverName, c.service.vrf, req)
+		if err != nil {
+			return nil, err
+		}
+		return commands.NewRevokeKey(c.method.Rule, req, revocation)
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.closeView()
+	resp.Proof, err = c.service.engine.ProveOwn(ctx, req.GetProof(), func(p *commands.Proofs) error {
+		if s := req.GetSuccessor(); s != nil {
+			return p.Person(s.GetUsername())
+		}
+		return p.Revocation(req.GetKey())
+	})
+	return resp, err
+}
+
+// audit answers from log and checkpoint.
+func (c *call) audit(ctx context.Context, req *pb.AuditKeyTransparencyRequest) (*pb.AuditKeyTransparencyResponse, error) {
+	c.closeView()
+	return c.service.engine.Audit(ctx, c.caller, req)
+}
+
+// prepared runs a command that is made from the published view, and makes it
+// anew from a newer view when the writer finds it stale.
+func prepared[Resp proto.Message](ctx context.Context, c *call, prepare func() (*commands.Command, error)) (Resp, error) {
+	var none Resp
 	for try := 1; ; try++ {
-		resp, err := decided[*pb.UploadHybridKeyResponse](ctx, c, func() (*commands.Command, error) {
-			upload, err := commands.PrepareHybridKey(c.view.Reader, c.service.serverName, c.service.vrf, req)
-			if err != nil {
-				return nil, err
-			}
-			return commands.NewUploadHybridKey(c.method.Rule, req, upload)
-		})
+		resp, err := decided[Resp](ctx, c, prepare)
 		if err == nil {
 			return resp, nil
 		}
 		if !errors.Is(err, commands.ErrStale) {
-			return nil, err
+			return none, err
 		}
 		if try == prepareTries {
-			return nil, &commands.Refusal{
+			return none, &commands.Refusal{
 				Status: pb.Status_Unavailable, Reason: pb.Reason_OVERLOADED,
 				Message: "the account's keys change too often: try again", RetryAfterMS: 1000,
 			}
 		}
 		if err := c.refreshView(); err != nil {
-			return nil, err
+			return none, err
 		}
 	}
 }

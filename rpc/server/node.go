@@ -13,7 +13,9 @@ import (
 	"quicprochat/commands/datadir"
 	"quicprochat/kt"
 	"quicprochat/log"
+	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc"
+	"quicprochat/rpc/admin"
 )
 
 // Node is a running server: data directory, log, engine and endpoint. It owns
@@ -25,6 +27,7 @@ type Node struct {
 	identity   *identity
 	engine     *commands.Engine
 	server     *server
+	admin      *admin.Server // nil without a socket
 	collectors []prometheus.Collector
 	witnessing *witnessing // nil without witnesses
 
@@ -68,24 +71,80 @@ func Boot(ctx context.Context, c Config) (_ *Node, err error) {
 
 // open opens what lies on disk.
 func (n *Node) open(ctx context.Context, undo *closers) error {
+	name, err := n.openStores(ctx, undo)
+	if err != nil {
+		return err
+	}
+	n.identity, err = openIdentity(n.dir, n.config.TLSCert, n.config.TLSKey, name, n.config.Logger)
+	return err
+}
+
+// openStores opens data directory and log, and gives the server's name.
+func (n *Node) openStores(ctx context.Context, undo *closers) (serverName string, err error) {
 	c := n.config
 	dir, err := datadir.Open(ctx, c.FS, c.Dir, datadir.Options{ServerName: c.ServerName, NoCreate: c.NoCreate, Logger: c.Logger})
 	if err != nil {
-		return err
+		return "", err
 	}
 	n.dir = dir
 	undo.add(dir.Close)
 	l, config, err := dir.OpenLog(c.Logger)
 	if err != nil {
-		return err
+		return "", err
 	}
 	n.log = l
 	undo.add(l.Close)
 	name, _, err := kt.ParseOrigin(config.Origin)
 	if err != nil {
-		return fmt.Errorf("the log's origin can't be read: restore the data directory from a backup (%w)", err)
+		return "", fmt.Errorf("the log's origin can't be read: restore the data directory from a backup (%w)", err)
 	}
-	n.identity, err = openIdentity(dir, c.TLSCert, c.TLSKey, name, c.Logger)
+	return name, nil
+}
+
+// startEngine brings the views up to the log and starts deciding.
+func (n *Node) startEngine(ctx context.Context, undo *closers) error {
+	c := n.config
+	engine, err := commands.Start(ctx, commands.Options{
+		Log: n.log, FS: n.dir.FS, Dir: n.dir.Path, Quotas: c.Limits != LimitsOff,
+		AcceptTime: c.AcceptTime, Logger: c.Logger,
+		LogKey: n.dir.Secrets.LogKey, VRF: kt.NewVRFPrivateKey(n.dir.Secrets.VRFSeed),
+		Ask: n.witnessing.ask(),
+	})
+	if err != nil {
+		return err
+	}
+	n.engine = engine
+	undo.add(func() error { return engine.Stop(ctx) })
+	return nil
+}
+
+// openAdmin opens the admin socket; until serveAdmin it answers that the server
+// is starting.
+func (n *Node) openAdmin(ctx context.Context, undo *closers) (err error) {
+	if n.config.AdminSocket == "" {
+		return nil
+	}
+	n.admin, err = admin.Listen(n.config.AdminSocket, n.config.Logger)
+	if err == nil {
+		undo.add(func() error { return n.admin.Shutdown(ctx) })
+	}
+	return err
+}
+
+// adminService is what administrators may do who come this way.
+func (n *Node) adminService(way pb.Actor_Way) (*admin.Service, error) {
+	return admin.NewService(admin.Options{Engine: n.engine, Way: way, VRF: kt.NewVRFPrivateKey(n.dir.Secrets.VRFSeed)})
+}
+
+// serveAdmin lets administrators act.
+func (n *Node) serveAdmin() error {
+	if n.admin == nil {
+		return nil
+	}
+	service, err := n.adminService(pb.Actor_SOCKET)
+	if err == nil {
+		n.admin.Attach(service)
+	}
 	return err
 }
 
@@ -106,23 +165,21 @@ func (n *Node) start(ctx context.Context, undo *closers) error {
 	}
 	n.server.accept()
 	undo.add(func() error { return n.server.stop(ctx) })
-	engine, err := commands.Start(ctx, commands.Options{
-		Log: n.log, FS: n.dir.FS, Dir: n.dir.Path, Quotas: c.Limits != LimitsOff,
-		AcceptTime: c.AcceptTime, Logger: c.Logger,
-		LogKey: n.dir.Secrets.LogKey, VRF: kt.NewVRFPrivateKey(n.dir.Secrets.VRFSeed),
-		Ask: n.witnessing.ask(),
-	})
+	if err := n.openAdmin(ctx, undo); err != nil {
+		return err
+	}
+	if err := n.startEngine(ctx, undo); err != nil {
+		return err
+	}
+	service, err := newService(n.dir, n.identity.serverName, n.engine, c)
 	if err != nil {
 		return err
 	}
-	n.engine = engine
-	undo.add(func() error { return engine.Stop(ctx) })
-	service, err := newService(n.dir, n.identity.serverName, engine, c)
-	if err != nil {
+	if err := n.serveAdmin(); err != nil {
 		return err
 	}
 	n.server.service.Store(service)
-	n.witnessing.begin(engine)
+	n.witnessing.begin(n.engine)
 	keep, stop := context.WithCancel(context.Background())
 	n.stopKeep = stop
 	n.keeping.Go(func() { n.identity.keep(keep) })
@@ -177,6 +234,9 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		defer close(n.stopped)
 		n.stopKeep()
 		err := n.server.stop(ctx)
+		if n.admin != nil {
+			err = errors.Join(err, n.admin.Shutdown(ctx))
+		}
 		n.server.service.Load().hub.Close()
 		n.witnessing.close()
 		// The stores are closed even when time is up: a clean end is the

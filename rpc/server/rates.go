@@ -20,6 +20,8 @@ var rates = map[pb.Rate_Class]budget{
 	pb.Rate_KEY_UPLOAD:      {burst: 20, interval: time.Minute},
 	pb.Rate_KEY_FETCH:       {burst: 300, interval: time.Second / 2},
 	pb.Rate_RESOLVE:         {burst: 100, interval: 10 * time.Second},
+	pb.Rate_REVOKE:          {burst: 10, interval: time.Hour / 10},
+	pb.Rate_AUDIT:           {burst: 300, interval: time.Second / 5},
 }
 
 // Budgets that are charged to something else, too.
@@ -33,6 +35,8 @@ var (
 	// ownLoginRate is for logins of an account on connections that are bound to
 	// it: its owner can't be locked out by others' attempts.
 	ownLoginRate = budget{burst: 10, interval: 15 * time.Minute / 10}
+	// receiptRate is for looks of an account at its own leaves.
+	receiptRate = budget{burst: 20, interval: 24 * time.Hour / 20}
 )
 
 // Kinds of buckets beside the classes of the table, which are numbered below.
@@ -41,6 +45,7 @@ const (
 	kindLoginPair
 	kindLoginName
 	kindLoginOwn
+	kindReceipt
 )
 
 // spend charges a call to its buckets. Refusal: RateLimited RATE. Unknown names
@@ -71,15 +76,44 @@ func (c *call) charges() ([]charge, error) {
 		return c.loginCharges()
 	case pb.Rate_LOGIN_FINISH:
 		return nil, nil // paid for by the first half: without it there is no work
+	case pb.Rate_REVOKE: // by address, whoever asks: a session must not buy more
+		return []charge{{key: bucketKey{kind: uint8(class), b: c.prefixKey()}, budget: rates[class], tokens: 1}}, nil
+	case pb.Rate_AUDIT:
+		return c.auditCharges(), nil
 	default:
-		k := bucketKey{kind: uint8(class)}
-		if c.caller.Known() {
-			k.a = c.caller.Account
-		} else {
-			k.b = c.prefixKey()
-		}
-		return []charge{{key: k, budget: rates[class], tokens: 1}}, nil
+		return []charge{c.classCharge(class)}, nil
 	}
+}
+
+// classCharge is one token of a class, from the caller's account or else from the
+// address prefix.
+func (c *call) classCharge(class pb.Rate_Class) charge {
+	k := bucketKey{kind: uint8(class)}
+	if c.caller.Known() {
+		k.a = c.caller.Account
+	} else {
+		k.b = c.prefixKey()
+	}
+	return charge{key: k, budget: rates[class], tokens: 1}
+}
+
+// auditCharges is what a look at the log costs. A person costs what ResolveUser
+// costs, or this would be the cheaper way to list people. Where the own messages
+// stand in the log tells how many those of all others are: 20 a day.
+func (c *call) auditCharges() []charge {
+	charges := []charge{c.classCharge(pb.Rate_AUDIT)}
+	req, ok := c.message.(*pb.AuditKeyTransparencyRequest)
+	if !ok || !c.caller.Known() {
+		return charges
+	}
+	switch req.GetQuery().(type) {
+	case *pb.AuditKeyTransparencyRequest_Username, *pb.AuditKeyTransparencyRequest_IdentityKey:
+		return append(charges, c.classCharge(pb.Rate_RESOLVE))
+	case *pb.AuditKeyTransparencyRequest_Message, *pb.AuditKeyTransparencyRequest_Index:
+		key := bucketKey{kind: kindReceipt, a: c.caller.Account}
+		return append(charges, charge{key: key, budget: receiptRate, tokens: 1})
+	}
+	return charges
 }
 
 // prefixKey is the address prefix in the form of a bucket's key.

@@ -146,7 +146,7 @@ func (n *Node) PublicLog() http.Handler {
 				return nil, log.ErrOutOfRange
 			}
 			defer c.Release()
-			return commands.Delta(c.Views, n.log, number, width)
+			return n.engine.Delta(c, number, width)
 		},
 	})
 }

@@ -89,6 +89,9 @@ func CompareViews(r projections.Reader, m *Model) error {
 			return fmt.Errorf("session: found %v, %v: %+v, not %+v", found, err, got, want)
 		}
 	}
+	if err := compareKeys(r, m); err != nil {
+		return err
+	}
 	for token := range m.EverSessions {
 		if _, found, err := projections.SessionByToken(r, token); err != nil || found != (m.Sessions[token] != nil) {
 			return fmt.Errorf("a session that ended: found %v, %v", found, err)
@@ -118,8 +121,11 @@ func compareAccount(r projections.Reader, m *Model, name string, want *Account) 
 
 func compareQueue(r projections.Reader, device Key, want *Queue) error {
 	got, found, err := projections.Queue(r, device)
-	if err != nil || !found {
+	if err != nil || found == want.Closed {
 		return fmt.Errorf("found %v, %w", found, err)
+	}
+	if want.Closed {
+		return nil
 	}
 	if got.NextSeq != want.Next || got.Cursor != want.Cursor || got.GapCount != want.Gap || got.GapUpTo != want.GapUpTo || got.Count != uint64(len(want.Items)) {
 		return fmt.Errorf("%+v, not next %d, cursor %d, gap %d up to %d, %d items", got, want.Next, want.Cursor, want.Gap, want.GapUpTo, len(want.Items))

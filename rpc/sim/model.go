@@ -26,7 +26,9 @@ type Model struct {
 	Gone map[PayloadKey]bool
 	// Messages are all messages ever, by id.
 	Messages map[ID]*Message
-	ids      map[ID]*Account // by account id
+	// Revoked are the keys that are out of use, with what was said about each.
+	Revoked map[Key]*pb.Revocation
+	ids     map[ID]*Account // by account id
 }
 
 // Key is an Ed25519 public key, ID a random 16-byte id.
@@ -54,6 +56,7 @@ type Account struct {
 	Upload   []byte // of the newest password
 	Version  uint32 // of the password, from the record
 	Changes  int    // of the password
+	Role     pb.Role
 }
 
 // Session is one login.
@@ -76,6 +79,7 @@ type Queue struct {
 	Expiry   map[uint64]uint64 // when each item's time to live ends
 	Removed  map[uint64]Removal
 	Moves    []Move // of the cursor by draining
+	Closed   bool   // its device was revoked
 }
 
 // Removal says when and by what an item went.
@@ -113,6 +117,7 @@ func NewModel() *Model {
 		Accounts: map[string]*Account{}, Queues: map[Key]*Queue{}, Sessions: map[[32]byte]*Session{}, EverSessions: map[[32]byte]bool{},
 		Receipts: map[ReceiptKey]*pb.Receipt{}, KeySets: map[Key]*pb.KeySet{}, ids: map[ID]*Account{},
 		Payloads: map[PayloadKey][32]byte{}, Gone: map[PayloadKey]bool{}, Messages: map[ID]*Message{},
+		Revoked: map[Key]*pb.Revocation{},
 	}
 }
 
@@ -143,6 +148,12 @@ func (m *Model) body(ev *pb.Event) error {
 	switch b := ev.Body.(type) {
 	case *pb.Event_ServerConfigured, *pb.Event_SnapshotTaken, *pb.Event_RequestAnswered:
 		return nil
+	case *pb.Event_RoleChanged:
+		return m.changeRole(b.RoleChanged)
+	case *pb.Event_KeyRevoked:
+		return m.namesAdministrator(b.KeyRevoked)
+	case *pb.Event_IdentityReplaced:
+		return m.replaceIdentity(b.IdentityReplaced)
 	case *pb.Event_KeyTransparencyEntry:
 		return m.keyTransparency(b.KeyTransparencyEntry)
 	case *pb.Event_HeadSealed:
@@ -189,7 +200,11 @@ func requestMS(id ID) (ms uint64) {
 }
 
 func (m *Model) keyTransparency(ev *pb.KeyTransparencyEntry) error {
-	if ev.Kind != 2 {
+	switch ev.Kind {
+	case 2:
+	case 3:
+		return m.revoke(ev)
+	default:
 		return nil
 	}
 	ks := new(pb.KeySet)
@@ -212,9 +227,12 @@ func (m *Model) register(ev *pb.AccountRegistered) error {
 	if m.Queues[device] != nil {
 		return fmt.Errorf("a device key is used twice")
 	}
+	if m.Revoked[device] != nil || m.Revoked[Key(ev.IdentityKey)] != nil {
+		return fmt.Errorf("a revoked key came back")
+	}
 	a := &Account{
 		ID: ID(ev.AccountId), Name: ev.Username, Identity: Key(ev.IdentityKey), Devices: []Key{device},
-		Upload: ev.Opaque.Upload, Version: ev.Opaque.Version,
+		Upload: ev.Opaque.Upload, Version: ev.Opaque.Version, Role: pb.Role_USER,
 	}
 	m.Accounts[a.Name], m.ids[a.ID] = a, a
 	m.Queues[device] = &Queue{Owner: a.ID, Next: 1, Assigned: map[uint64]ID{}, Expiry: map[uint64]uint64{}, Removed: map[uint64]Removal{}}
@@ -280,7 +298,7 @@ func (m *Model) enqueue(ev *pb.MessageEnqueued, now uint64) error {
 	for _, t := range ev.Targets {
 		q := m.Queues[Key(t.DeviceKey)]
 		switch {
-		case q == nil || q.Owner != owner:
+		case q == nil || q.Closed || q.Owner != owner:
 			return fmt.Errorf("message %x for a device of somebody else", id)
 		case t.Seq != q.Next:
 			return fmt.Errorf("message %x has number %d, the queue is at %d", id, t.Seq, q.Next)

@@ -1,0 +1,96 @@
+package sim
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"quicprochat/projections"
+	pb "quicprochat/proto/qpcv1"
+)
+
+// What the model knows of keys that end and of administrators.
+
+func (m *Model) changeRole(ev *pb.RoleChanged) error {
+	a := m.ids[ID(ev.AccountId)]
+	if a == nil || a.Role == ev.Role || ev.Actor == nil {
+		return fmt.Errorf("role %v of nobody, of an account that has it, or by nobody", ev.Role)
+	}
+	a.Role = ev.Role
+	return nil
+}
+
+func (m *Model) namesAdministrator(ev *pb.KeyRevoked) error {
+	if ev.Actor.GetWay() == pb.Actor_SESSION && m.ids[ID(ev.Actor.AccountId)].Role != pb.Role_ADMIN {
+		return errors.New("a key was revoked by somebody who is no administrator")
+	}
+	return nil
+}
+
+// replaceIdentity changes nothing but the key.
+func (m *Model) replaceIdentity(ev *pb.IdentityReplaced) error {
+	a := m.ids[ID(ev.AccountId)]
+	if a == nil || !bytes.Equal(a.Identity[:], ev.OldKey) || m.KeySets[Key(ev.NewKey)] != nil || m.Revoked[Key(ev.NewKey)] != nil {
+		return errors.New("an identity that is none was replaced, or by a key that is known")
+	}
+	a.Identity = Key(ev.NewKey)
+	return nil
+}
+
+// revoke ends whatever the key was good for.
+func (m *Model) revoke(ev *pb.KeyTransparencyEntry) error {
+	key, r := Key(ev.Id), new(pb.Revocation)
+	if err := unmarshal(ev.Value, r); err != nil {
+		return err
+	}
+	if m.Revoked[key] != nil || r.TimeMs != m.TimeMS {
+		return fmt.Errorf("key %x was revoked twice, or at another time", key[:4])
+	}
+	m.Revoked[key] = r
+	known := m.KeySets[key] != nil
+	for _, a := range m.Accounts {
+		all := a.Identity == key
+		for token, s := range m.Sessions {
+			if s.Account == a.ID && (all || s.Device == key) {
+				delete(m.Sessions, token)
+			}
+		}
+		if i := slices.Index(a.Devices, key); i >= 0 {
+			a.Devices = slices.Delete(slices.Clone(a.Devices), i, i+1)
+		}
+	}
+	if q := m.Queues[key]; q != nil {
+		m.remove(q, "revoked", func(Item) bool { return true })
+		q.Closed, known = true, true
+	}
+	if !known {
+		return fmt.Errorf("key %x was revoked and is nobody's", key[:4])
+	}
+	return nil
+}
+
+// compareKeys holds roles and revocations of the views against the model.
+func compareKeys(r projections.Reader, m *Model) error {
+	for name, a := range m.Accounts {
+		if role, err := projections.RoleOf(r, a.ID); err != nil || role != a.Role {
+			return fmt.Errorf("account %s is %v, not %v (%v)", name, role, a.Role, err)
+		}
+	}
+	for key, want := range m.Revoked {
+		got, found, err := projections.Revocation(r, key)
+		if err != nil || !found || !proto.Equal(got, want) {
+			return fmt.Errorf("revocation of %x: found %v, %v, not %v (%v)", key[:4], found, got, want, err)
+		}
+		owner, found, err := projections.KeyOwner(r, key)
+		if err != nil || !found || !owner.Revoked {
+			return fmt.Errorf("key %x counts as good: %v (%v)", key[:4], owner, err)
+		}
+		if active, err := projections.DeviceActive(r, key); err != nil || active {
+			return fmt.Errorf("the revoked device %x is active (%v)", key[:4], err)
+		}
+	}
+	return nil
+}
