@@ -3,7 +3,6 @@ package commands
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -11,11 +10,6 @@ import (
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
 )
-
-// headEvery is how often a HEAD is written whatever else happens: it bounds how
-// old a checkpoint that a client gets can be. The clock is fixed, so that when a
-// HEAD comes tells nothing about messages.
-const headEvery = time.Minute
 
 // sealGroup ends a group with a HEAD when it has key events, so that their callers get
 // proofs at once, or when one was asked for.
@@ -44,23 +38,4 @@ func (e *Engine) sealHead(ctx context.Context) error {
 		return nil, nil
 	}})
 	return err
-}
-
-// keepHeads writes HEADs on the clock.
-func (e *Engine) keepHeads(ctx context.Context) {
-	defer e.keepers.Done()
-	tick := time.NewTicker(headEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-e.failed:
-			return
-		case <-tick.C:
-		}
-		if err := e.sealHead(ctx); err != nil && ctx.Err() == nil && e.Err() == nil {
-			e.logger.WarnContext(ctx, "no HEAD was written: checkpoints grow old", "cause", err)
-		}
-	}
 }

@@ -27,6 +27,10 @@ const (
 	defaultSnapshotEvery = 1_000_000
 	// snapshotsKept is how many snapshots stay.
 	snapshotsKept = 2
+	// headEvery is how often a HEAD is written whatever else happens: it bounds how
+	// old a checkpoint that a client gets can be. The clock is fixed, so that when a
+	// HEAD comes tells nothing about messages.
+	headEvery = time.Minute
 )
 
 // keepHouse runs housekeeping on a timer: as commands, through the same queue as
@@ -55,6 +59,25 @@ func (e *Engine) keepHouse(ctx context.Context) {
 				continue
 			}
 			e.expireAll(ctx)
+		}
+	}
+}
+
+// keepHeads writes HEADs on the clock.
+func (e *Engine) keepHeads(ctx context.Context) {
+	defer e.keepers.Done()
+	tick := time.NewTicker(headEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.failed:
+			return
+		case <-tick.C:
+		}
+		if err := e.sealHead(ctx); err != nil && ctx.Err() == nil && e.Err() == nil {
+			e.logger.WarnContext(ctx, "no HEAD was written: checkpoints grow old", "cause", err)
 		}
 	}
 }

@@ -18,7 +18,7 @@ const newDir = ".new"
 // owned are the names that a server keeps in its directory besides FORMAT and
 // log/. Where one of them is found without these two, something was lost, and
 // making a new server would bury it.
-var owned = []string{"anchor", "blobs", "guard", vkeyFile, secretsDir, "snapshots", "views"}
+var owned = []string{"anchor", "blobs", "guard", "guard.evidence", vkeyFile, secretsDir, "snapshots", "views"}
 
 // state is what a directory looks like before anything is changed.
 type state int

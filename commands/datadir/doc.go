@@ -7,6 +7,8 @@
 //	  FORMAT                  format version and store id; written last
 //	  LOCK                    held while a process uses the directory
 //	  log/ anchor             the log (the truth) and its head anchor
+//	  guard                   what was signed last (package commands)
+//	  guard.evidence          a note of this log that the log lacks, if one was shown
 //	  log.vkey                C2SP note verifier key of the log, one line
 //	  secrets/                0700; one 0600 file per secret
 //	    ca-key                ECDSA P-256 key of the server's own CA
