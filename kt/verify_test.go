@@ -82,9 +82,40 @@ func TestLookups(t *testing.T) {
 			t.Errorf("alice's new identity: %+v, %+v", p.Bindings, p.Identity)
 		}
 	}
+	both := mustAsk(t, l, v, state, Query{IdentityKeys: [][]byte{next.key(), bob.key()}}).Identities
+	if len(both) != 2 || !bytes.Equal(both[0].Key, next.key()) || !bytes.Equal(both[1].Key, bob.key()) || len(both[1].DeviceKeys()) != 2 {
+		t.Errorf("two at once: %+v", both)
+	}
+	// The next identity has more versions than were known of the one before.
+	next.publish()
+	l.head()
+	if _, err := l.ask(v, state, Query{Username: "alice", Known: known}); !errors.Is(err, ErrIncomplete) {
+		t.Errorf("versions of an identity that is new to the asker: %v", err)
+	}
+	mustAsk(t, l, v, state, Query{Username: "alice"})
 	old := mustAsk(t, l, v, state, Query{IdentityKey: alice.key()}).Identity
 	if old.Revocation == nil || !old.Revocation.Signed || len(old.DeviceKeys()) != 0 || old.Versions != 2 || old.Known() == nil {
 		t.Errorf("alice's old identity: %+v", old)
+	}
+
+	// A device goes over to the next identity, which revokes it; the old identity's
+	// KeySet still lists it.
+	dora := l.register("dora", 70)
+	doraNext := dora.succeed(80)
+	l.revoke(public(testKey(71)), pb.Authority_IDENTITY, doraNext.identity)
+	l.head()
+	for _, test := range []struct {
+		query  Query
+		signed bool
+	}{{Query{Username: "dora"}, true}, {Query{IdentityKey: doraNext.key()}, true}, {Query{IdentityKey: dora.key()}, false}} {
+		a := mustAsk(t, l, v, state, test.query)
+		i := a.Identity
+		if a.Person != nil {
+			i = a.Person.Identity
+		}
+		if r := i.DeviceRevocations[string(public(testKey(71)))]; r == nil || r.Signed != test.signed || len(i.DeviceKeys()) != 1 {
+			t.Errorf("dora's device, asked by %+v: %+v", test.query, r)
+		}
 	}
 
 	// Revocations by themselves; a key that nobody has.
@@ -96,6 +127,7 @@ func TestLookups(t *testing.T) {
 		{alice.key(), nil, true, true},
 		{public(testKey(12)), alice.key(), true, true},
 		{public(testKey(12)), nil, true, false},
+		{public(testKey(12)), next.key(), true, false},
 		{public(testKey(11)), nil, true, false},
 		{bob.key(), nil, false, false},
 	} {
@@ -130,6 +162,12 @@ func TestLookups(t *testing.T) {
 	if i := mustAsk(t, l, v, state, Query{IdentityKey: carol.key(), Known: p.Known()}).Identity; !i.Gone || i.KeySet != nil {
 		t.Errorf("the identity is gone: %+v", i)
 	}
+	q := state.Ask(Query{})
+	same := l.headProof(q, l.size())
+	same.LogConsistency = [][]byte{make([]byte, 32)}
+	if _, err := v.Head(state, q, same, l.nowMS); !errors.Is(err, ErrMalformed) {
+		t.Errorf("consistency with itself: %v", err)
+	}
 	if size := must(peekCheckpoint(state.Newest.Note)).Size; size != l.size() || len(state.Configs) != 2 {
 		t.Errorf("the state is at %d of %d leaves, with %d CONFIGs", size, l.size(), len(state.Configs))
 	}
@@ -161,6 +199,7 @@ func TestErasedKeySets(t *testing.T) {
 func TestHeadsThatAccuseNobody(t *testing.T) {
 	l := newTestLog(t)
 	alice := l.register("alice", 10)
+	l.revoke(public(testKey(12)), pb.Authority_SESSION_LOGIN, nil)
 	size := l.head()
 	later := l.nowMS + uint64(2*DefaultFreshness.Milliseconds())
 	for _, test := range []struct {
@@ -221,6 +260,28 @@ func TestHeadsThatAccuseNobody(t *testing.T) {
 		}},
 		{"no proof", ErrNote, func(v *Verifier, state *State) error {
 			_, err := v.Verify(state, state.Ask(Query{}), nil, l.nowMS)
+			return err
+		}},
+		{"consistency with nothing", ErrMalformed, func(v *Verifier, state *State) error {
+			q := state.Ask(Query{})
+			p := l.headProof(q, size)
+			p.KnownHeadPath = [][]byte{make([]byte, 32)}
+			_, err := v.Head(state, q, p, l.nowMS)
+			return err
+		}},
+		{"a revocation with a next version", ErrMalformed, func(v *Verifier, state *State) error {
+			q := state.Ask(Query{RevokedKey: public(testKey(12))})
+			p := l.answer(q, size)
+			_, next := l.vrf.Label(KindRevocation, public(testKey(12)), 1)
+			p.Histories[0].AbsentVrfProof = next[:]
+			_, err := v.Verify(state, q, p, l.nowMS)
+			return err
+		}},
+		{"a key at the index of the HEAD", ErrMalformed, func(v *Verifier, state *State) error {
+			q := state.Ask(Query{RevokedKey: public(testKey(12))})
+			p := l.answer(q, size)
+			p.Histories[0].Versions[0].Index = size - 1
+			_, err := v.Verify(state, q, p, l.nowMS)
 			return err
 		}},
 		{"a history too many", ErrMalformed, func(v *Verifier, state *State) error {
@@ -394,6 +455,14 @@ func TestNewGenerationNeedsConsent(t *testing.T) {
 	l.head()
 	v, state := testVerifier(), new(State)
 	mustAsk(t, l, v, state, Query{Username: "bob"})
+
+	// A reply on its way while the person consents brings the old generation back.
+	late, renewedState := state.Ask(Query{}), *state
+	renewedState.Consent(2)
+	l.head()
+	if _, err := v.Head(&renewedState, late, l.headProof(late, l.size()), l.nowMS); !errors.Is(err, ErrOlder) {
+		t.Errorf("a reply of the generation before: %v", err)
+	}
 
 	// The operator lost the end of the log, and says so.
 	l = l.fork(backup)
