@@ -49,10 +49,12 @@ var rooms = []room{
 	{"rpc/auth", []string{"commands", "commands/datadir", "rpc/client"}, "ceremonies decide through commands"},
 	{"rpc/push", []string{"commands", "rpc/client"}, "hints about what commands published"},
 	{"rpc/admin", []string{"commands", "rpc/client"}, "administrators decide through commands"},
-	{"rpc/server", []string{"rpc", "commands", "commands/datadir", "rpc/auth", "rpc/push", "rpc/admin"}, "the only room that serves QUIC"},
+	{"rpc/transparency", []string{"commands", "kt"}, "it shows to strangers what commands published"},
+	{"rpc/server", []string{"rpc", "commands", "commands/datadir", "rpc/auth", "rpc/push", "rpc/admin", "rpc/transparency"}, "the only room that serves QUIC"},
 	{"rpc/echo", []string{"rpc/client"}, "the ceiling has no store"},
 	{"rpc/bench", []string{"rpc/client", "rpc/echo"}, "the load driver has no store"},
-	{"cmd/quicprochat-server", []string{"rpc/server", "rpc/auth", "rpc/push", "rpc/admin", "rpc/client", "rpc/client/seal", "commands", "commands/datadir"}, "the daemon owns configuration"},
+	{"cmd/quicprochat-server", []string{"rpc/server", "rpc/auth", "rpc/push", "rpc/admin", "rpc/transparency", "rpc/client", "rpc/client/seal", "commands", "commands/datadir"}, "the daemon owns configuration"},
+	{"cmd/qpc-audit", []string{"kt", "rpc/client"}, "an auditor shares no code with what it audits but the public formats"},
 	{"cmd/qpc", []string{"rpc/client", "rpc/client/seal", "rpc/bench"}, "the client links no storage"},
 }
 
@@ -66,6 +68,7 @@ var banned = []struct{ room, module, reason string }{
 	{"rpc/echo", "github.com/cockroachdb/pebble", "the ceiling has no store"},
 	{"rpc/bench", "github.com/cockroachdb/pebble", "the load driver has no store"},
 	{"cmd/qpc", "github.com/cockroachdb/pebble", "the client has no store"},
+	{"cmd/qpc-audit", "github.com/cockroachdb/pebble", "the auditor has no store"},
 	{"kt", "github.com/quic-go/quic-go", "only rpc knows QUIC"},
 	{"log", "github.com/quic-go/quic-go", "only rpc knows QUIC"},
 	{"projections", "github.com/quic-go/quic-go", "only rpc knows QUIC"},

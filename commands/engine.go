@@ -63,6 +63,10 @@ type Options struct {
 	// VRF makes the labels of names and keys that nobody registered; it goes with
 	// LogKey.
 	VRF *kt.VRFPrivateKey
+	// Ask asks the witnesses, before anything is signed, whether they know more of
+	// this log than a note of the size given, which was signed before. An error
+	// stops signing. nil: nobody is asked.
+	Ask func(ctx context.Context, note []byte, size uint64) error
 	// SnapshotEvery is after how many events the views are copied to
 	// snapshots/; 0 means 1,000,000.
 	SnapshotEvery uint64
@@ -129,6 +133,9 @@ func Start(ctx context.Context, o Options) (*Engine, error) {
 	}
 	if e.signer, err = newSigner(e, o.LogKey); err == nil {
 		err = e.signer.checkStart(snap)
+	}
+	if err == nil {
+		err = e.signer.askFirst(ctx, snap, o.Ask)
 	}
 	if err != nil {
 		return nil, errors.Join(err, snap.Close(), e.views.Close())

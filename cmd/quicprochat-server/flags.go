@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 
@@ -11,6 +12,7 @@ import (
 
 	"quicprochat/commands"
 	"quicprochat/rpc/server"
+	"quicprochat/rpc/transparency"
 )
 
 // grammar is the command line. The tag var names a flag's environment variable;
@@ -40,6 +42,8 @@ type serveCommand struct {
 	AcceptTime     bool   `help:"Start once although the clock contradicts the log (newest event over 5 minutes ahead, or over 7 days ago). No variable: it is a decision about one start."`
 	NoCreate       bool   `var:"QPC_NO_CREATE" help:"Never create a data directory, so that an unmounted disk does not look like a new server. For service units."`
 	MinFree        int    `default:"8" var:"QPC_MIN_FREE" placeholder:"PERCENT" help:"Below so much free disk (at most 10 GiB) only calls are served that free space, or are needed to: login, fetch, acknowledge. 0: off, and no ballast file."`
+	KTListen       string `name:"kt-listen" var:"QPC_KT_LISTEN" placeholder:"HOST:PORT" shown:"off" help:"TCP address that shows the public log to auditors and mirrors, read-only, plain HTTP (C2SP tlog-tiles, and deltas of key events). Whatever it shows is signed or hashed; put a cache or a proxy with TLS in front."`
+	Witness        string `var:"QPC_WITNESS" placeholder:"FILE" shown:"none" help:"File of the witnesses that cosign the log's checkpoints: one a line, its URL and its verifier key; a line quorum N says how many make a checkpoint count as cosigned (default: more than half). A witness that has seen more than this server stops it from signing."`
 	MetricsListen  string `var:"QPC_METRICS_LISTEN" placeholder:"HOST:PORT" shown:"off" help:"TCP address for Prometheus, path /metrics, plain HTTP: use a loopback address."`
 }
 
@@ -115,7 +119,28 @@ func (c *serveCommand) Validate(*kong.Context) error {
 	if err := commands.CheckMinFree(c.MinFree); err != nil {
 		return fmt.Errorf("--min-free: %w", err)
 	}
+	if c.KTListen != "" {
+		if err := checkAddress("--kt-listen", c.KTListen); err != nil {
+			return err
+		}
+	}
 	return c.directoryFlags.check()
+}
+
+// witnesses reads --witness.
+func (c *serveCommand) witnesses() (transparency.WitnessPolicy, error) {
+	if c.Witness == "" {
+		return transparency.WitnessPolicy{}, nil
+	}
+	text, err := os.ReadFile(c.Witness)
+	if err != nil {
+		return transparency.WitnessPolicy{}, &coded{exitConfig, fmt.Errorf("--witness: %w: name a readable file, or leave the flag out", err)}
+	}
+	policy, err := transparency.ParseWitnessPolicy(string(text))
+	if err != nil {
+		return transparency.WitnessPolicy{}, &coded{exitConfig, fmt.Errorf("--witness %s: %w", c.Witness, err)}
+	}
+	return policy, nil
 }
 
 // Validate is called by kong after parsing.

@@ -52,6 +52,15 @@ func (c *serveCommand) run(ctx context.Context, p *process) error {
 		return errors.Join(err, socket.Close())
 	}
 	defer metrics.close()
+	public, err := openPublic(c.KTListen, p.logger)
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	defer public.close()
+	witnesses, err := c.witnesses()
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
 
 	cert, key := c.certificate()
 	config := server.Config{
@@ -59,17 +68,18 @@ func (c *serveCommand) run(ctx context.Context, p *process) error {
 		Limits: c.limits(), TLSCert: cert, TLSKey: key,
 		AdminSocket: filepath.Join(c.DataDir, admin.SocketName),
 		AcceptTime:  c.AcceptTime, NoCreate: c.NoCreate, MinFree: c.MinFree,
-		Version: version(), Logger: p.logger, Registerer: metrics.registry,
+		Version: version(), Logger: p.logger, Registerer: metrics.registry, Witnesses: witnesses,
 	}
 	node, err := boot(starting, cancel, signals, config)
 	if err != nil {
 		return startError(err)
 	}
 	checkReceiveBuffer(socket, p.logger)
-	if err := p.announce(c, node); err != nil {
+	public.serve(node.PublicLog())
+	if err := p.announce(c, node, public); err != nil {
 		p.logger.Warn("can't write to standard output", slog.Any("error", err))
 	}
-	return p.attend(ctx, node, signals)
+	return p.attend(ctx, publicNode{node, public}, signals)
 }
 
 // boot starts the node. A first SIGTERM or SIGINT interrupts the start, a
@@ -108,13 +118,14 @@ func boot(ctx context.Context, cancel context.CancelFunc, signals <-chan os.Sign
 
 // announce says on standard output where the server is and what its users need.
 // The first line is for programs too: its second word is the address.
-func (p *process) announce(c *serveCommand, node *server.Node) error {
+func (p *process) announce(c *serveCommand, node *server.Node, public *publicServer) error {
 	text := fmt.Sprintf("listening %s server-name %s\n", node.Addr(), node.ServerName())
 	if node.Created() {
 		text += fmt.Sprintf("created data directory %s\n", c.DataDir)
 		text += finalName(node.ServerName())
 	}
 	text += fmt.Sprintf("clients pin %s (qpc --ca-cert %s)\n", node.CAFile(), node.CAFile())
+	text += public.announcement(node)
 	_, err := fmt.Fprint(p.stdout, text)
 	return err
 }

@@ -152,3 +152,6 @@ func (d *Dir) refreshVerifierKey(c kt.Config) error {
 	}
 	return syncDir(d.FS, d.Path)
 }
+
+// VerifierKeyFile is the path of the log's verifier key.
+func (d *Dir) VerifierKeyFile() string { return d.File(vkeyFile) }

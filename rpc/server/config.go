@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"quicprochat/commands"
+	"quicprochat/rpc/transparency"
 )
 
 // Limits chooses between the rate limits and quotas of normal operation and
@@ -53,6 +54,8 @@ type Config struct {
 	// only calls pass that free space or are needed to; 0: no such limit, and no
 	// ballast file in Dir.
 	MinFree int
+	// Witnesses cosign the log's checkpoints; the zero value asks none.
+	Witnesses transparency.WitnessPolicy
 	// NoCreate refuses to make a new data directory.
 	NoCreate bool
 	// Version is told by Health.

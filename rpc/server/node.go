@@ -30,6 +30,7 @@ type Node struct {
 	server     *server
 	admin      *admin.Server // nil without a socket
 	collectors []prometheus.Collector
+	witnessing *witnessing // nil without witnesses
 
 	keeping  sync.WaitGroup // the certificate's renewal
 	stopKeep context.CancelFunc
@@ -114,6 +115,7 @@ func (n *Node) startEngine(ctx context.Context, undo *closers) error {
 		Log: n.log, FS: n.dir.FS, Dir: n.dir.Path, Quotas: c.Limits != LimitsOff,
 		AcceptTime: c.AcceptTime, MinFree: c.MinFree, Logger: c.Logger,
 		LogKey: n.dir.Secrets.LogKey, VRF: kt.NewVRFPrivateKey(n.dir.Secrets.VRFSeed),
+		Ask: n.witnessing.ask(),
 	})
 	if err != nil {
 		return err
@@ -162,7 +164,9 @@ func (n *Node) serveAdmin() error {
 func (n *Node) start(ctx context.Context, undo *closers) error {
 	c := n.config
 	m := newMetrics()
-	n.collectors = append(m.collectors, engineCollectors(n.log)...)
+	n.witnessing = newWitnessing(c.Witnesses, n.log, c.Logger)
+	undo.add(func() error { n.witnessing.close(); return nil })
+	n.collectors = append(append(m.collectors, engineCollectors(n.log)...), n.witnessing.collectors()...)
 	if err := register(c.Registerer, n.collectors); err != nil {
 		return err
 	}
@@ -187,6 +191,7 @@ func (n *Node) start(ctx context.Context, undo *closers) error {
 		return err
 	}
 	n.server.service.Store(service)
+	n.witnessing.begin(n.engine)
 	keep, stop := context.WithCancel(context.Background())
 	n.stopKeep = stop
 	n.keeping.Go(func() { n.identity.keep(keep) })
@@ -258,6 +263,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 			err = errors.Join(err, n.admin.Shutdown(ctx))
 		}
 		n.server.service.Load().hub.Close()
+		n.witnessing.close()
 		// The stores are closed even when time is up: a clean end is the
 		// faster start.
 		err = errors.Join(err, n.engine.Stop(context.WithoutCancel(ctx)))

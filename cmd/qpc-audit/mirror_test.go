@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"quicprochat/kt"
+)
+
+// mirror runs the command on a fake log.
+func (l *fakeLog) mirror(url, dir string) (code int, said string) {
+	code, stdout, stderr := call(l.t, "mirror", "--url", url, "--vkey", l.vkey(), dir)
+	return code, stdout + stderr
+}
+
+// sameAs compares every resource of the log with the copy's file.
+func (l *fakeLog) sameAs(dir string) {
+	l.t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	size := uint64(len(l.leaves))
+	paths := append(kt.Tiles(kt.EntryBundle, 0, 0, size), kt.Tiles(kt.DeltaBundle, 0, 0, uint64(len(l.heads)))...)
+	for level := 0; size>>(8*level) > 0; level++ {
+		paths = append(paths, kt.Tiles(kt.HashTile, level, 0, size)...)
+	}
+	for _, p := range paths {
+		got, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(p.String())))
+		if err != nil || !bytes.Equal(got, l.resource(p)) {
+			l.t.Errorf("%s: the copy has %d bytes, %v", p, len(got), err)
+		}
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "checkpoint")); err != nil || !bytes.Equal(got, l.signed) {
+		l.t.Errorf("checkpoint: %q, %v", got, err)
+	}
+}
+
+func TestMirror(t *testing.T) {
+	l := newFakeLog(t)
+	url, dir := l.serve(), filepath.Join(t.TempDir(), "copy")
+	for _, events := range []int{3, 200, 300, 66_000} {
+		if events > 1000 { // levels 0 to 2
+			for range events {
+				l.add(opaqueLeaf(l.size()))
+			}
+			l.seal()
+			l.publish()
+		} else {
+			l.grow(events)
+		}
+		if code, said := l.mirror(url, dir); code != exitSatisfied || !strings.Contains(said, "the root is the signed one") {
+			t.Fatalf("%d: %s", code, said)
+		}
+		l.sameAs(dir)
+	}
+	l.asked()
+	if code, said := l.mirror(url, dir); code != exitSatisfied || !strings.Contains(said, " 0 bundles fetched") {
+		t.Errorf("%d: %s", code, said)
+	}
+	if n := l.asked(); n != 1 {
+		t.Errorf("%d requests for a copy that is complete", n)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "tile", "entries", "000.p")); err == nil {
+		t.Error("a partial bundle stayed beside the full one")
+	}
+	// A static web server shows the copy, and an auditor is satisfied with it.
+	copied := httptest.NewServer(http.FileServer(http.Dir(dir)))
+	defer copied.Close()
+	for _, mode := range [][]string{nil, {"--kt-only"}} {
+		code, stdout, stderr := call(t, append([]string{"follow", "--once", "--url", copied.URL, "--state", filepath.Join(t.TempDir(), "s"), "--vkey", l.vkey()}, mode...)...)
+		if code != exitSatisfied {
+			t.Errorf("an audit of the copy %v: %d\n%s%s", mode, code, stdout, stderr)
+		}
+	}
+}
+
+// TestMirrorResumes: an interrupted run leaves no checkpoint that the copy does
+// not have, and the next one fetches only what is missing.
+func TestMirrorResumes(t *testing.T) {
+	l := newFakeLog(t)
+	l.grow(3000)
+	url, dir := l.serve(), filepath.Join(t.TempDir(), "copy")
+	l.lie = func(path string, body []byte) []byte {
+		if path == "tile/entries/009" {
+			return nil
+		}
+		return body
+	}
+	if code, said := l.mirror(url, dir); code != exitEvidence || !strings.Contains(said, "does not serve") {
+		t.Errorf("%d: %s", code, said)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "checkpoint")); err == nil {
+		t.Error("an incomplete copy has a checkpoint")
+	}
+	l.lie = nil
+	l.asked()
+	if code, said := l.mirror(url, dir); code != exitSatisfied || strings.Contains(said, " 0 bundles fetched") {
+		t.Errorf("%d: %s", code, said)
+	}
+	if l.requests["tile/entries/000"] > 0 {
+		t.Error("a bundle was fetched twice")
+	}
+	l.sameAs(dir)
+}
+
+func TestMirrorFindsLies(t *testing.T) {
+	l := newFakeLog(t)
+	l.grow(600)
+	url := l.serve()
+	for _, path := range []string{"tile/entries/001", "checkpoint", "kt/delta/000"} {
+		l.lie = func(asked string, body []byte) []byte {
+			if strings.HasPrefix(asked, path) {
+				body[len(fakeOrigin)+2] ^= 1
+			}
+			return body
+		}
+		if code, said := l.mirror(url, filepath.Join(t.TempDir(), "copy")); code != exitEvidence && code != exitUnsettled {
+			t.Errorf("%s: %d: %s", path, code, said)
+		}
+	}
+	l.lie = nil
+	dir := filepath.Join(t.TempDir(), "copy")
+	if code, said := l.mirror(url, dir); code != exitSatisfied {
+		t.Fatalf("%d: %s", code, said)
+	}
+	// A copy that rotted is found, too.
+	name := filepath.Join(dir, "tile", "entries", "000")
+	content, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[300] ^= 1
+	if err := os.WriteFile(name, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, said := l.mirror(url, dir); code != exitEvidence || !strings.Contains(said, "if the copy was damaged") {
+		t.Errorf("%d: %s", code, said)
+	}
+	// An older checkpoint does not replace a newer one.
+	older := l.signed
+	l.grow(10)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if code, said := l.mirror(url, dir); code != exitSatisfied {
+		t.Fatalf("%d: %s", code, said)
+	}
+	l.show(older)
+	if code, said := l.mirror(url, dir); code != exitUnsettled {
+		t.Errorf("%d: %s", code, said)
+	}
+}
