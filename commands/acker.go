@@ -75,7 +75,10 @@ func (e *Engine) publishGroup(g *group) {
 		return
 	}
 	if g.snap != nil {
-		e.publish(g.snap)
+		state := e.publish(g.snap)
+		if g.sealed {
+			e.signer.offer(state, g.pending.Root(), g.head)
+		}
 	}
 	for _, c := range g.calls {
 		c.release()

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/protobuf/proto"
 
+	"quicprochat/kt"
 	"quicprochat/log"
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
@@ -48,6 +50,11 @@ type Options struct {
 	// AcceptTime starts although the clock contradicts the log (--accept-time).
 	AcceptTime bool
 	Logger     *slog.Logger // nil: slog.Default
+	// LogKey signs checkpoints; nil: none is signed and there are no proofs.
+	LogKey ed25519.PrivateKey
+	// VRF makes the labels of names and keys that nobody registered; it goes with
+	// LogKey.
+	VRF *kt.VRFPrivateKey
 	// SnapshotEvery is after how many events the views are copied to
 	// snapshots/; 0 means 1,000,000.
 	SnapshotEvery uint64
@@ -78,6 +85,10 @@ type Engine struct {
 	touches  touches
 	counters counters
 
+	signer *signer
+	vrf    *kt.VRFPrivateKey
+	absent absentLabels
+
 	failure  atomic.Pointer[error]
 	failed   chan struct{}
 	failOnce sync.Once
@@ -106,7 +117,14 @@ func Start(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, errors.Join(err, snap.Close(), e.views.Close())
 	}
+	if e.signer, err = newSigner(e, o.LogKey); err == nil {
+		err = e.signer.checkStart(snap)
+	}
+	if err != nil {
+		return nil, errors.Join(err, snap.Close(), e.views.Close())
+	}
 	e.publish(snap)
+	go e.signer.run()
 	w := &writer{
 		e: e, log: e.log, views: e.views, clock: e.clock,
 		quotas: o.Quotas, group: newGroup(),
@@ -143,7 +161,7 @@ func newEngine(o Options) *Engine {
 	if e.logger == nil {
 		e.logger = slog.Default()
 	}
-	e.payload = e.Payload
+	e.payload, e.vrf = e.Payload, o.VRF
 	e.hooks.Store(new([]func(Published)))
 	return e
 }
@@ -277,12 +295,13 @@ func (e *Engine) Stop(ctx context.Context) error {
 func (e *Engine) shutdown() error {
 	<-e.finished
 	e.keepers.Wait()
+	signerErr := e.signer.close()
 	if last := e.current.Swap(nil); last != nil {
 		last.release()
 	}
 	e.readers.Wait()
-	if err := e.views.Close(); err != nil {
-		return fmt.Errorf("close the views: %w", err)
+	if err := errors.Join(signerErr, e.views.Close()); err != nil {
+		return fmt.Errorf("close guard and views: %w", err)
 	}
 	return e.Err()
 }

@@ -8,7 +8,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"quicprochat/kt"
-	"quicprochat/log"
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
 )
@@ -64,10 +63,4 @@ func (e *Engine) keepHeads(ctx context.Context) {
 			e.logger.WarnContext(ctx, "no HEAD was written: checkpoints grow old", "cause", err)
 		}
 	}
-}
-
-// leafAt is the leaf of one record.
-func leafAt(l *log.Log, index uint64) ([]byte, error) {
-	record, err := l.Record(index)
-	return record.Leaf, err
 }

@@ -24,7 +24,7 @@ type HybridKeyUpload struct {
 // PrepareHybridKey verifies a KeySet by itself (sizes, keys, signature) together
 // with its hybrid key, and makes the VRF proofs when its version is the next one
 // in view, the published state. Refusals, all BadRequest: MISSING_FIELD,
-// NOT_SUPPORTED, KEYSET_INVALID, KEY_INVALID, SIGNATURE_INVALID.
+// KEYSET_INVALID, KEY_INVALID, SIGNATURE_INVALID.
 func PrepareHybridKey(view projections.Reader, serverName string, vrf *kt.VRFPrivateKey, req *pb.UploadHybridKeyRequest) (*HybridKeyUpload, error) {
 	keySet := req.GetKeyset()
 	if keySet == nil {
@@ -112,9 +112,10 @@ func NewUploadHybridKey(rule *pb.Rule, req *pb.UploadHybridKeyRequest, u *Hybrid
 }
 
 // FetchHybridKey answers with the newest KeySet of an identity from the
-// published view. Refusals: BadRequest MISSING_FIELD, KEY_INVALID for a key of
-// another length, NOT_SUPPORTED; NotFound NO_SUCH_KEY for an unknown identity
-// and for one without a hybrid key.
+// published view. With a proof an identity without a hybrid key is no refusal:
+// the proof shows it. Refusals: BadRequest MISSING_FIELD, KEY_INVALID for a key of
+// another length; NotFound NO_SUCH_KEY for an unknown identity and for one without
+// a hybrid key; those of Proofs.
 func FetchHybridKey(v *View, req *pb.FetchHybridKeyRequest) (*pb.FetchHybridKeyResponse, error) {
 	identity, err := keyOf("identity_key", req.GetIdentityKey())
 	if err != nil {
@@ -124,24 +125,40 @@ func FetchHybridKey(v *View, req *pb.FetchHybridKeyRequest) (*pb.FetchHybridKeyR
 	if err != nil {
 		return nil, err
 	}
+	resp := &pb.FetchHybridKeyResponse{Keyset: keySet}
+	if v.Proofs != nil {
+		if err := v.Proofs.Identity(identity[:]); err != nil {
+			return nil, err
+		}
+		resp.Proof, err = v.Proofs.Proof()
+		return resp, err
+	}
 	if keySet == nil {
 		return nil, Refuse(pb.Status_NotFound, pb.Reason_NO_SUCH_KEY, "there is no hybrid key of this identity")
 	}
-	return &pb.FetchHybridKeyResponse{Keyset: keySet}, nil
+	return resp, nil
 }
+
+// MaxProvedKeys is how many identities one FetchHybridKeys with a proof may name:
+// each takes about 1.5 KB of proof, and a KeySet stands in it a second time.
+const MaxProvedKeys = 32
 
 // FetchHybridKeys answers as FetchHybridKey for several identities: one entry
 // each, in their order, an empty one where there is no hybrid key. Refusals, all
-// BadRequest: MISSING_FIELD without identities, TOO_MANY_ITEMS, KEY_INVALID,
-// NOT_SUPPORTED.
+// BadRequest: MISSING_FIELD without identities, TOO_MANY_ITEMS, KEY_INVALID; those
+// of Proofs.
 func FetchHybridKeys(v *View, req *pb.FetchHybridKeysRequest) (*pb.FetchHybridKeysResponse, error) {
+	most := MaxHybridKeys
+	if v.Proofs != nil {
+		most = MaxProvedKeys
+	}
 	switch n := len(req.GetIdentityKeys()); {
 	case n == 0:
 		return nil, missing("identity_keys")
-	case n > MaxHybridKeys:
-		return nil, tooMany("identity_keys", n, MaxHybridKeys)
+	case n > most:
+		return nil, tooMany("identity_keys", n, most)
 	}
-	entries := make([]*pb.FetchHybridKeysResponse_Entry, len(req.GetIdentityKeys()))
+	resp := &pb.FetchHybridKeysResponse{Entries: make([]*pb.FetchHybridKeysResponse_Entry, len(req.GetIdentityKeys()))}
 	for i, key := range req.GetIdentityKeys() {
 		identity, err := keyOf(fmt.Sprintf("identity_keys: number %d", i), key)
 		if err != nil {
@@ -151,9 +168,20 @@ func FetchHybridKeys(v *View, req *pb.FetchHybridKeysRequest) (*pb.FetchHybridKe
 		if err != nil {
 			return nil, err
 		}
-		entries[i] = &pb.FetchHybridKeysResponse_Entry{Keyset: keySet}
+		resp.Entries[i] = &pb.FetchHybridKeysResponse_Entry{Keyset: keySet}
+		if v.Proofs == nil {
+			continue
+		}
+		if err := v.Proofs.Identity(identity[:]); err != nil {
+			return nil, err
+		}
 	}
-	return &pb.FetchHybridKeysResponse{Entries: entries}, nil
+	if v.Proofs == nil {
+		return resp, nil
+	}
+	var err error
+	resp.Proof, err = v.Proofs.Proof()
+	return resp, err
 }
 
 // hybridKeySet is the newest KeySet of an identity if it carries a hybrid key,

@@ -10,9 +10,10 @@ import (
 )
 
 // ResolveUser answers with the identity key that a username is bound to, from
-// the published view. version is that of the binding in key transparency.
-// Refusals: BadRequest MISSING_FIELD, USERNAME_INVALID, NOT_SUPPORTED; NotFound
-// NO_SUCH_USER.
+// the published view. version is that of the binding in key transparency. With a
+// proof a name that nobody has is no refusal: the proof shows it. Refusals:
+// BadRequest MISSING_FIELD, USERNAME_INVALID; NotFound NO_SUCH_USER; those of
+// Proofs.
 func ResolveUser(v *View, req *pb.ResolveUserRequest) (*pb.ResolveUserResponse, error) {
 	if req.GetUsername() == "" {
 		return nil, missing("username")
@@ -21,9 +22,24 @@ func ResolveUser(v *View, req *pb.ResolveUserRequest) (*pb.ResolveUserResponse, 
 	if err != nil {
 		return nil, refuseStatement("username", err)
 	}
+	resp, err := resolveName(v, name)
+	if err != nil || v.Proofs == nil {
+		return resp, err
+	}
+	if err := v.Proofs.Person(name); err != nil {
+		return nil, err
+	}
+	resp.Proof, err = v.Proofs.Proof()
+	return resp, err
+}
+
+func resolveName(v *View, name string) (*pb.ResolveUserResponse, error) {
 	account, found, err := projections.AccountByName(v.Reader, name)
 	if err != nil {
 		return nil, err
+	}
+	if !found && v.Proofs != nil {
+		return &pb.ResolveUserResponse{Username: name}, nil
 	}
 	if !found {
 		return nil, Refuse(pb.Status_NotFound, pb.Reason_NO_SUCH_USER, "there is no user of this name")

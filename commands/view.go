@@ -28,6 +28,9 @@ type View struct {
 	Now    uint64 // Unix milliseconds
 	// Payload reads a payload of the log; false when it was released.
 	Payload func(owner, id [16]byte) ([]byte, bool, error)
+	// Proofs collects the proof that the request asks for; nil without one. The
+	// Reader is then that of the proof's checkpoint.
+	Proofs *Proofs
 
 	shared *published
 }
@@ -69,14 +72,16 @@ func (p *published) release() {
 	}
 }
 
-// publish makes snap the state that queries see.
-func (e *Engine) publish(snap *projections.Snapshot) {
+// publish makes snap the state that queries see. The result has no reference of
+// the caller's: only the next publish ends it.
+func (e *Engine) publish(snap *projections.Snapshot) *published {
 	p := &published{snap: snap, size: snap.Size(), gone: e.retire}
 	p.refs.Store(1)
 	e.readers.Add(1)
 	if old := e.current.Swap(p); old != nil {
 		old.release()
 	}
+	return p
 }
 
 // retire closes a snapshot that nobody reads any more.

@@ -108,6 +108,7 @@ func (w *world) boot() {
 	w.engine, err = commands.Start(w.t.Context(), commands.Options{
 		Log: w.log, FS: w.fs, Dir: w.dir, Quotas: w.quotas, AcceptTime: true,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		LogKey: w.key("log"), VRF: w.vrf,
 	})
 	w.check(err)
 }

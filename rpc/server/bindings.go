@@ -31,10 +31,10 @@ var bindings = []binding{
 	mutation[*pb.BatchEnqueueResponse](commands.NewBatchEnqueue),
 
 	special(true, (*call).uploadHybridKey),
-	query(commands.FetchHybridKey),
-	query(commands.FetchHybridKeys),
+	lookup(commands.FetchHybridKey),
+	lookup(commands.FetchHybridKeys),
 
-	query(commands.ResolveUser),
+	lookup(commands.ResolveUser),
 	special(false, (*call).health),
 }
 
@@ -68,6 +68,30 @@ func mutation[Resp, Req proto.Message](newCommand func(*pb.Rule, Req) (*commands
 func query[Req, Resp proto.Message](read func(*commands.View, Req) (Resp, error)) binding {
 	return bind[Req, Resp](true, func(_ context.Context, c *call) (proto.Message, error) {
 		return result(read(c.view, c.message.(Req)))
+	})
+}
+
+// provable is a request that may ask for a proof.
+type provable interface {
+	proto.Message
+	GetProof() *pb.ProofRequest
+}
+
+// lookup binds a query that proves its answer on request, from the state that the
+// proof is made under.
+func lookup[Req provable, Resp proto.Message](read func(*commands.View, Req) (Resp, error)) binding {
+	return bind[Req, Resp](true, func(ctx context.Context, c *call) (proto.Message, error) {
+		req := c.message.(Req)
+		if req.GetProof() == nil {
+			return result(read(c.view, req))
+		}
+		c.closeView()
+		v, err := c.service.engine.ProofView(ctx, c.caller, req.GetProof())
+		if err != nil {
+			return nil, err
+		}
+		defer v.Release()
+		return result(read(v, req))
 	})
 }
 

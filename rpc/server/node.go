@@ -106,6 +106,7 @@ func (n *Node) start(ctx context.Context, undo *closers) error {
 	engine, err := commands.Start(ctx, commands.Options{
 		Log: n.log, FS: n.dir.FS, Dir: n.dir.Path, Quotas: c.Limits != LimitsOff,
 		AcceptTime: c.AcceptTime, Logger: c.Logger,
+		LogKey: n.dir.Secrets.LogKey, VRF: kt.NewVRFPrivateKey(n.dir.Secrets.VRFSeed),
 	})
 	if err != nil {
 		return err

@@ -113,7 +113,7 @@ func CheckDisk(fs *vfs.MemFS, h *History) error {
 
 // replay feeds the log to the model and computes the root a second way.
 func replay(l *log.Log, m *Model) error {
-	tree := &leafHashes{}
+	tree, heads := &leafHashes{}, &headChecker{}
 	err := l.Iterate(0, l.Size(), func(index uint64, r log.Record) error {
 		ev, err := projections.DecodeEvent(r.Event)
 		if err != nil {
@@ -122,8 +122,14 @@ func replay(l *log.Log, m *Model) error {
 		if err := m.Apply(ev); err != nil {
 			return fmt.Errorf("event %d: %w", index, err)
 		}
+		if err := heads.add(index, r.Leaf, ev.TimeMs); err != nil {
+			return err
+		}
 		return tree.add(r.Leaf)
 	})
+	if err == nil {
+		err = heads.end()
+	}
 	if err != nil {
 		return fmt.Errorf("replay: %w", err)
 	}

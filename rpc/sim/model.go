@@ -145,6 +145,8 @@ func (m *Model) body(ev *pb.Event) error {
 		return nil
 	case *pb.Event_KeyTransparencyEntry:
 		return m.keyTransparency(b.KeyTransparencyEntry)
+	case *pb.Event_HeadSealed:
+		return nil // its fields are checked where the leaf is at hand
 	case *pb.Event_AccountRegistered:
 		return m.register(b.AccountRegistered)
 	case *pb.Event_PasswordChanged:
