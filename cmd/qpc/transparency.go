@@ -18,7 +18,7 @@ import (
 // trustFlags say what the server's log must show.
 type trustFlags struct {
 	KTKey   string   `name:"kt-key" env:"QPC_KT_KEY" placeholder:"KEY|FILE" help:"Verifier key of the server's log, or a file with it: log.vkey of its data directory (${env}). Default: the key of the first answer, which is then kept."`
-	Witness []string `env:"QPC_WITNESS" sep:"," placeholder:"KEY" help:"Verifier key of a witness whose cosignature every look-up must carry; repeatable (${env}, separated by commas)."`
+	Witness []string `env:"QPC_WITNESS_KEYS" sep:"," placeholder:"KEY" help:"Verifier key of a witness whose cosignature every look-up must carry; repeatable (${env}, separated by commas)."`
 	Quorum  int      `env:"QPC_WITNESS_QUORUM" placeholder:"K" help:"How many of these witnesses must have signed (${env}). Default: more than half."`
 }
 
