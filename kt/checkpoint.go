@@ -76,6 +76,23 @@ func VerifierKey(origin string, key ed25519.PublicKey) (string, error) {
 	return note.NewEd25519VerifierKey(origin, key)
 }
 
+// ParseVerifierKey reads what VerifierKey made; space around it is ignored. Errors
+// wrap ErrNote.
+func ParseVerifierKey(line string) (origin string, key ed25519.PublicKey, err error) {
+	line = strings.TrimSpace(line)
+	const typed = 1 + ed25519.PublicKeySize // algorithm 0x01, key
+	origin, rest, _ := strings.Cut(line, "+")
+	_, encoded, _ := strings.Cut(rest, "+")
+	raw, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil || len(raw) != typed || raw[0] != 1 {
+		return "", nil, fmt.Errorf("%w: no verifier key of a log (origin+hash+key)", ErrNote)
+	}
+	if again, err := VerifierKey(origin, raw[1:]); err != nil || again != line {
+		return "", nil, fmt.Errorf("%w: a verifier key whose hash does not belong to its name and key", ErrNote)
+	}
+	return origin, raw[1:], nil
+}
+
 // logSigner signs notes as note.NewSigner does, with a key as Go has it.
 type logSigner struct {
 	note.Verifier

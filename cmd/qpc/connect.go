@@ -28,10 +28,14 @@ func (a *app) config() (client.Config, error) {
 	return client.Config{Addr: a.Server, ServerName: a.ServerName, CACert: ca}, nil
 }
 
-// connect dials the server.
+// connect dials the server. Keys that it names are proved, with what this home
+// knows of its log.
 func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	cfg, err := a.config()
 	if err != nil {
+		return nil, err
+	}
+	if cfg.Transparency, err = a.transparency(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
@@ -42,6 +46,7 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 // reportRemote prints an error that came over the wire, or from this side, and
 // returns the exit status it stands for.
 func (a *app) reportRemote(err error) int {
+	err = a.explain(err)
 	var refused *client.StatusError
 	if errors.As(err, &refused) {
 		a.printRefusal(refused, err)

@@ -37,6 +37,7 @@ const about = `Talk through a quicprochat server. What you send is sealed for it
   qpc login alice             open a session and publish this home's hybrid key
   qpc send bob 'Hello'        seal and queue a message; '-' reads the text from stdin
   qpc recv --follow           show what comes, until interrupted
+  qpc verify bob              prove which keys are bob's, and that there are no newer ones
   qpc call ResolveUser '{"username":"bob"}'
                               call any method; 'qpc methods' lists them
 
@@ -44,12 +45,13 @@ The server's certificate authority is pinned: copy ca-cert.der from the server's
 directory and name it with --ca-cert.`
 
 type cli struct {
-	Server     string           `env:"QPC_SERVER" default:"127.0.0.1:5001" placeholder:"HOST:PORT" help:"Address of the server (${env})."`
-	ServerName string           `env:"QPC_SERVER_NAME" placeholder:"NAME" help:"Name of the server, which certificates and signatures carry (${env}). Default: the host of --server if it is a DNS name, else localhost."`
-	CACert     string           `name:"ca-cert" env:"QPC_CA_CERT" default:"data/ca-cert.der" placeholder:"FILE" help:"Certificate to trust and nothing else, DER or PEM (${env})."`
-	Home       string           `env:"QPC_HOME" default:"~/.qpc" placeholder:"DIR" help:"Folder of keys and session (${env})."`
-	JSON       bool             `name:"json" help:"Print JSON, one object a line."`
-	Version    kong.VersionFlag `help:"Print the version and exit."`
+	Server     string `env:"QPC_SERVER" default:"127.0.0.1:5001" placeholder:"HOST:PORT" help:"Address of the server (${env})."`
+	ServerName string `env:"QPC_SERVER_NAME" placeholder:"NAME" help:"Name of the server, which certificates and signatures carry (${env}). Default: the host of --server if it is a DNS name, else localhost."`
+	CACert     string `name:"ca-cert" env:"QPC_CA_CERT" default:"data/ca-cert.der" placeholder:"FILE" help:"Certificate to trust and nothing else, DER or PEM (${env})."`
+	Home       string `env:"QPC_HOME" default:"~/.qpc" placeholder:"DIR" help:"Folder of keys and session (${env})."`
+	trustFlags
+	JSON    bool             `name:"json" help:"Print JSON, one object a line."`
+	Version kong.VersionFlag `help:"Print the version and exit."`
 
 	Register registerCommand `cmd:"" help:"Make an account."`
 	Login    loginCommand    `cmd:"" help:"Open a session of this home's device."`
@@ -58,6 +60,7 @@ type cli struct {
 	Send     sendCommand     `cmd:"" help:"Seal a message for a person and queue it."`
 	Recv     recvCommand     `cmd:"" help:"Show new messages."`
 	Trust    trustCommand    `cmd:"" help:"Accept the changed key of a contact, after comparing it with that person."`
+	Verify   verifyCommand   `cmd:"" help:"Prove what the log says about a person."`
 	Call     callCommand     `cmd:"" help:"Call any method of the server."`
 	Methods  methodsCommand  `cmd:"" help:"List the methods of the server."`
 	Bench    benchCommand    `cmd:"" help:"Measure a server under load."`

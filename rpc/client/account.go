@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 
+	"quicprochat/kt"
 	"quicprochat/kt/statement"
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc/pake"
@@ -31,6 +32,9 @@ type Registration struct {
 	KeySet *pb.KeySet
 	// ExportKey comes from the password, 64 bytes; a secret.
 	ExportKey []byte
+	// Proved tells that the reply proved the new account to be in the log. A
+	// server that could not sign in time leaves it to the next look-up.
+	Proved bool
 }
 
 // Register creates an account with its first device. A lost answer is asked for
@@ -70,10 +74,17 @@ func (c *Client) Register(ctx context.Context, p RegisterParams) (*Registration,
 		Device:      &pb.DeviceConsent{DeviceKey: device, Signature: consent.Sign(p.DeviceKey)},
 		Keyset:      keyset,
 	}
-	if err := c.Call(ctx, req, new(pb.OpaqueRegisterFinishResponse)); err != nil {
+	r := &Registration{Username: username, KeySet: keyset, ExportKey: up.exportKey}
+	r.Proved, err = c.ownChange(kt.Query{Username: username}, keyset, func(p *pb.ProofRequest) (*pb.KeyProof, error) {
+		req.Proof = p
+		resp := new(pb.OpaqueRegisterFinishResponse)
+		err := c.Call(ctx, req, resp)
+		return resp.GetProof(), err
+	})
+	if err != nil {
 		return nil, err
 	}
-	return &Registration{Username: username, KeySet: keyset, ExportKey: up.exportKey}, nil
+	return r, nil
 }
 
 // upload is the client's half of a registration or password change.

@@ -31,6 +31,7 @@ type Client struct {
 	closed  bool         // under dialMu
 
 	clock   clock
+	trust   *trust
 	session atomic.Pointer[Session]
 	nextID  atomic.Uint32 // req_id of frames
 
@@ -48,7 +49,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg, tlsConf: tlsConf, quicConf: cfg.quicConfig()}
+	c := &Client{cfg: cfg, tlsConf: tlsConf, quicConf: cfg.quicConfig(), trust: newTrust(cfg.ServerName, cfg.Transparency)}
 	packets := cfg.PacketConn
 	if packets == nil {
 		if packets, err = net.ListenUDP("udp", nil); err != nil {

@@ -44,6 +44,8 @@ type Config struct {
 	// is resolved.
 	PacketConn net.PacketConn
 	RemoteAddr net.Addr
+	// Transparency says how keys are checked; the zero value proves each of them.
+	Transparency Transparency
 	// Logger gets reconnects at level debug; nil logs nothing.
 	Logger *slog.Logger
 }

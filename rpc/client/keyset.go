@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
+	"quicprochat/kt"
 	"quicprochat/kt/statement"
 	pb "quicprochat/proto/qpcv1"
 )
@@ -65,9 +68,53 @@ func (c *Client) UploadHybridKey(ctx context.Context, identity ed25519.PrivateKe
 	if err := statement.VerifyKeySet(c.cfg.ServerName, next); err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
-	resp := new(pb.UploadHybridKeyResponse)
-	if err := c.Call(ctx, &pb.UploadHybridKeyRequest{Keyset: next}, resp); err != nil {
+	_, err := c.ownChange(kt.Query{IdentityKey: public}, next, func(p *pb.ProofRequest) (*pb.KeyProof, error) {
+		resp := new(pb.UploadHybridKeyResponse)
+		err := c.Call(ctx, &pb.UploadHybridKeyRequest{Keyset: next, Proof: p}, resp)
+		return resp.GetProof(), err
+	})
+	if err != nil {
 		return nil, err
 	}
 	return next, nil
+}
+
+// ownChange makes a change of the caller's own keys and checks the proof in the
+// reply, if there is one: the log must show the KeySet that was sent, or one that
+// follows it. A change that is made stays made when its proof comes too late.
+func (c *Client) ownChange(query kt.Query, sent *pb.KeySet, change func(*pb.ProofRequest) (*pb.KeyProof, error)) (proved bool, err error) {
+	if c.cfg.Transparency.Off {
+		_, err := change(nil)
+		return false, err
+	}
+	asked, err := c.trust.ask(query)
+	if err != nil {
+		return false, err
+	}
+	request, err := asked.Request()
+	if err != nil {
+		return false, err
+	}
+	p, err := change(request)
+	if err != nil || p == nil {
+		return false, err
+	}
+	answer, err := c.trust.verify(asked, p)
+	switch {
+	case errors.Is(err, kt.ErrOlder), errors.Is(err, kt.ErrIncomplete):
+		return false, nil // the next look-up tells
+	case err != nil:
+		return false, err
+	}
+	identity := answer.Identity
+	if answer.Person != nil {
+		identity = answer.Person.Identity
+	}
+	switch {
+	case identity == nil || identity.KeySet == nil || identity.KeySet.Version < sent.Version:
+		return false, fmt.Errorf("%w: the proof in the reply does not show the new KeySet", ErrProtocol)
+	case identity.KeySet.Version == sent.Version && !proto.Equal(identity.KeySet, sent):
+		return false, fmt.Errorf("%w: the proof in the reply shows another KeySet than the one sent", ErrProtocol)
+	}
+	return true, nil
 }

@@ -2,7 +2,10 @@ package client
 
 import (
 	"context"
+	"fmt"
 
+	"quicprochat/kt"
+	"quicprochat/kt/statement"
 	pb "quicprochat/proto/qpcv1"
 )
 
@@ -54,19 +57,32 @@ func (c *Client) Ack(ctx context.Context, req *pb.AckRequest) (*pb.AckResponse, 
 	return resp, c.Call(ctx, req, resp)
 }
 
-// FetchHybridKey returns the newest KeySet of an identity, whose signature the
-// client has checked.
+// FetchHybridKey returns the newest KeySet of an identity. The client has checked
+// its signature and, unless Transparency is Off, that it is in the log and the
+// newest. A revoked identity is ErrKeyRevoked.
 func (c *Client) FetchHybridKey(ctx context.Context, req *pb.FetchHybridKeyRequest) (*pb.FetchHybridKeyResponse, error) {
 	resp := new(pb.FetchHybridKeyResponse)
-	if err := c.Call(ctx, req, resp); err != nil {
-		return resp, err
+	if c.cfg.Transparency.Off {
+		if err := c.Call(ctx, req, resp); err != nil {
+			return resp, err
+		}
+		return resp, c.checkKeySet(req.IdentityKey, resp.Keyset)
 	}
-	return resp, c.checkKeySet(req.IdentityKey, resp.Keyset)
+	answer, err := c.hybridKey(ctx, req.IdentityKey, resp)
+	switch {
+	case err != nil:
+		return resp, err
+	case answer.Identity.Revocation != nil:
+		return resp, ErrKeyRevoked
+	case resp.Keyset == nil:
+		return resp, absent("FetchHybridKey", pb.Reason_NO_SUCH_KEY, "the log proves that this identity has no hybrid key")
+	}
+	return resp, nil
 }
 
 // FetchHybridKeys returns the newest KeySets of up to 256 identities, in order,
-// with an empty entry where there is none. The client has checked the
-// signatures.
+// with an empty entry where there is none. The client has checked the signatures,
+// not the log: FetchHybridKey does.
 func (c *Client) FetchHybridKeys(ctx context.Context, req *pb.FetchHybridKeysRequest) (*pb.FetchHybridKeysResponse, error) {
 	resp := new(pb.FetchHybridKeysResponse)
 	if err := c.Call(ctx, req, resp); err != nil {
@@ -75,9 +91,31 @@ func (c *Client) FetchHybridKeys(ctx context.Context, req *pb.FetchHybridKeysReq
 	return resp, c.checkKeySets(req.IdentityKeys, resp.Entries)
 }
 
-// ResolveUser returns the identity key of a username. That the server binds the
-// name to the right key is its word.
+// ResolveUser returns the identity key of a username, proved by the log: unless
+// Transparency is Off the server can neither give a wrong key nor hide a newer
+// one or a revocation, which is ErrKeyRevoked.
 func (c *Client) ResolveUser(ctx context.Context, username string) (*pb.ResolveUserResponse, error) {
-	resp := new(pb.ResolveUserResponse)
-	return resp, c.Call(ctx, &pb.ResolveUserRequest{Username: username}, resp)
+	if c.cfg.Transparency.Off {
+		resp := new(pb.ResolveUserResponse)
+		return resp, c.Call(ctx, &pb.ResolveUserRequest{Username: username}, resp)
+	}
+	canonical, err := statement.CanonicalUsername(username)
+	if err != nil {
+		return new(pb.ResolveUserResponse), fmt.Errorf("client: %w", err)
+	}
+	resp, answer, err := c.resolve(ctx, kt.Query{Username: canonical})
+	switch {
+	case err != nil:
+		return new(pb.ResolveUserResponse), err
+	case !answer.Person.Exists():
+		return resp, absent("ResolveUser", pb.Reason_NO_SUCH_USER, "the log proves that nobody has this name")
+	case answer.Person.Identity.Revocation != nil:
+		return resp, ErrKeyRevoked
+	}
+	return resp, nil
+}
+
+// absent is the refusal for what the log proves not to exist.
+func absent(method string, reason pb.Reason, message string) error {
+	return &StatusError{Method: method, Status: pb.Status_NotFound, Reason: reason, Detail: &pb.ErrorDetail{Reason: reason, Message: message}}
 }

@@ -13,9 +13,12 @@ import (
 	"quicprochat/rpc"
 )
 
+// onItsWord makes a Client that takes the word of a server which has no log.
+func onItsWord(c *Config) { c.Transparency.Off = true }
+
 func TestHybridKeys(t *testing.T) {
 	s := newCeremonies(t)
-	c := s.dial()
+	c := s.dial(onItsWord)
 	alice, mallory := newPerson(t, "alice"), newPerson(t, "mallory")
 	registration := s.register(t, c, alice)
 	var mu sync.Mutex
@@ -94,7 +97,7 @@ func TestTypedCalls(t *testing.T) {
 			c.ok(resp)
 		})
 	}
-	c := f.dial()
+	c := f.dial(onItsWord)
 	ctx := t.Context()
 	calls := map[string]func() error{
 		"Health":          func() error { _, err := c.Health(ctx); return err },
@@ -126,6 +129,36 @@ func TestTypedCalls(t *testing.T) {
 		ceremony := m.ID < 200 || m.Name == "UploadHybridKey" // have tests of their own
 		if _, ok := calls[m.Name]; !ok && !ceremony {
 			t.Errorf("%s has no typed call", m)
+		}
+	}
+}
+
+// Unless the caller says otherwise, a key without its proof is no key.
+func TestKeysWithoutProof(t *testing.T) {
+	s := newCeremonies(t)
+	c := s.dial()
+	alice := newPerson(t, "alice")
+	if registration := s.register(t, c, alice); registration.Proved {
+		t.Error("a reply without a proof proved the registration")
+	}
+	s.on("ResolveUser", func(c *fakeCall) {
+		if c.req.(*pb.ResolveUserRequest).Proof == nil {
+			t.Error("no proof was asked for")
+		}
+		c.ok(&pb.ResolveUserResponse{IdentityKey: public(alice.identity), Username: "alice"})
+	})
+	s.on("FetchHybridKey", func(c *fakeCall) { c.ok(&pb.FetchHybridKeyResponse{Keyset: new(pb.KeySet)}) })
+	for name, call := range map[string]func() error{
+		"ResolveUser":    func() error { _, err := c.ResolveUser(t.Context(), "alice"); return err },
+		"LookupUser":     func() error { _, err := c.LookupUser(t.Context(), "alice"); return err },
+		"LookupIdentity": func() error { _, err := c.LookupIdentity(t.Context(), public(alice.identity)); return err },
+		"FetchHybridKey": func() error {
+			_, err := c.FetchHybridKey(t.Context(), &pb.FetchHybridKeyRequest{IdentityKey: public(alice.identity)})
+			return err
+		},
+	} {
+		if err := call(); !errors.Is(err, ErrProtocol) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
