@@ -272,7 +272,7 @@ func TestFailingGuardIsFatal(t *testing.T) {
 		w.settle()
 		broken.broken = true
 		w.engine.Do(t.Context(), w.registration("alice", "alice", "alice/1"))
-		<-w.engine.Failed()
+		w.settle()
 		if err := w.engine.Err(); err == nil || !strings.Contains(err.Error(), "guard") {
 			t.Errorf("failed with %v", err)
 		}
