@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/protobuf/proto"
@@ -47,7 +48,10 @@ type Options struct {
 	Quotas bool
 	// AcceptTime starts although the clock contradicts the log (--accept-time).
 	AcceptTime bool
-	Logger     *slog.Logger // nil: slog.Default
+	// WallClock tells the time of day; nil means time.Now. How long something
+	// takes is not asked of it.
+	WallClock func() time.Time
+	Logger    *slog.Logger // nil: slog.Default
 	// Seal is called at the end of every group with key-transparency events and
 	// may emit the record that sums them up (HEAD). Logs of format 0 have none:
 	// nil. An error is fatal.
@@ -128,7 +132,7 @@ func Start(ctx context.Context, o Options) (*Engine, error) {
 
 func newEngine(o Options) *Engine {
 	e := &Engine{
-		log: o.Log, fs: o.FS, dir: o.Dir, logger: o.Logger, clock: newClock(),
+		log: o.Log, fs: o.FS, dir: o.Dir, logger: o.Logger, clock: newClock(o.WallClock),
 		calls:     newCallPool(),
 		queue:     newQueue(),
 		slots:     make(chan struct{}, pipelineDepth),

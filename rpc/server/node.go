@@ -105,7 +105,7 @@ func (n *Node) start(ctx context.Context, undo *closers) error {
 	undo.add(func() error { return n.server.stop(ctx) })
 	engine, err := commands.Start(ctx, commands.Options{
 		Log: n.log, FS: n.dir.FS, Dir: n.dir.Path, Quotas: c.Limits != LimitsOff,
-		AcceptTime: c.AcceptTime, Logger: c.Logger,
+		AcceptTime: c.AcceptTime, WallClock: c.WallClock, Logger: c.Logger,
 	})
 	if err != nil {
 		return err
