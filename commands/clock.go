@@ -38,13 +38,21 @@ func (e *ClockError) Error() string {
 // clock is the one place where time enters. Decision time never runs back: it
 // is max(wall clock, time of the last event).
 type clock struct {
-	start time.Time     // carries wall and monotonic reading
-	last  atomic.Uint64 // time of the newest decided event, Unix milliseconds
-	// jump is added to the wall clock by tests that make it jump.
-	jump atomic.Int64
+	now   func() time.Time // the wall clock
+	wall0 time.Time        // … at the start
+	began time.Time        // carries the monotonic reading of the start
+	last  atomic.Uint64    // time of the newest decided event, Unix milliseconds
 }
 
-func newClock() *clock { return &clock{start: time.Now()} }
+// newClock starts on a wall clock; nil means the machine's.
+func newClock(now func() time.Time) *clock {
+	if now == nil {
+		now = time.Now
+	}
+	c := &clock{now: now, began: time.Now()}
+	c.wall0 = c.wall()
+	return c
+}
 
 // checkStart applies the rules for a start to the time of the newest event.
 func (c *clock) checkStart(lastMS uint64, accept bool) error {
@@ -57,13 +65,17 @@ func (c *clock) checkStart(lastMS uint64, accept bool) error {
 	return &ClockError{Wall: wall, Last: last}
 }
 
-func (c *clock) wall() time.Time {
-	return time.Now().Round(0).Add(time.Duration(c.jump.Load()))
-}
+func (c *clock) wall() time.Time { return c.now().Round(0) }
 
-// nowMS is the decision time in Unix milliseconds.
+// nowMS is the decision time in Unix milliseconds. A wall clock that jumped is
+// not believed: reads go on meanwhile, and must take nothing for expired, or for
+// alive, that is not.
 func (c *clock) nowMS() uint64 {
-	return max(uint64(max(c.wall().UnixMilli(), 0)), c.last.Load())
+	wall := c.wall()
+	if drift := c.driftOf(wall); jumped(drift) {
+		wall = wall.Add(-drift)
+	}
+	return max(uint64(max(wall.UnixMilli(), 0)), c.last.Load())
 }
 
 // decided notes the time of an event, so that no later one lies before it.
@@ -71,14 +83,17 @@ func (c *clock) decided(ms uint64) { c.last.Store(ms) }
 
 // drift is how far the wall clock moved against the monotonic clock since the
 // start.
-func (c *clock) drift() time.Duration {
-	monotonic := time.Since(c.start)
-	return c.wall().Sub(c.start.Round(0)) - monotonic
+func (c *clock) drift() time.Duration { return c.driftOf(c.wall()) }
+
+func (c *clock) driftOf(wall time.Time) time.Duration {
+	return wall.Sub(c.wall0) - time.Since(c.began)
 }
+
+func jumped(drift time.Duration) bool { return drift > maxDrift || drift < -maxDrift }
 
 // check refuses mutations while the wall clock can't be trusted.
 func (c *clock) check() error {
-	if d := c.drift(); d > maxDrift || d < -maxDrift {
+	if jumped(c.drift()) {
 		return Refuse(pb.Status_Unavailable, pb.Reason_CLOCK, "the server's clock jumped; changes wait for its operator")
 	}
 	return nil

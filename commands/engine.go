@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/protobuf/proto"
@@ -57,6 +58,9 @@ type Options struct {
 	MinFree int
 	// AcceptTime starts although the clock contradicts the log (--accept-time).
 	AcceptTime bool
+	// WallClock tells the time of day; nil means time.Now. How long something
+	// takes is not asked of it.
+	WallClock func() time.Time
 	Logger     *slog.Logger // nil: slog.Default
 	// LogKey signs checkpoints; nil: none is signed and there are no proofs.
 	LogKey ed25519.PrivateKey
@@ -168,7 +172,7 @@ func Start(ctx context.Context, o Options) (*Engine, error) {
 
 func newEngine(o Options) *Engine {
 	e := &Engine{
-		log: o.Log, fs: o.FS, dir: o.Dir, logger: o.Logger, clock: newClock(),
+		log: o.Log, fs: o.FS, dir: o.Dir, logger: o.Logger, clock: newClock(o.WallClock),
 		calls:     newCallPool(),
 		queue:     newQueue(),
 		slots:     make(chan struct{}, pipelineDepth),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -228,21 +229,27 @@ func TestViewsAreFlushedOnATimer(t *testing.T) {
 
 func TestClockJumpStopsChanges(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bed) {
+		var jump atomic.Int64
+		b.close()
+		b.open(Options{WallClock: func() time.Time { return time.Now().Add(time.Duration(jump.Load())) }})
 		alice, bob := b.register(1), b.register(2)
 		b.mustSend(alice, bob, 1, "x")
-		for _, jump := range []time.Duration{2 * maxDrift, -2 * maxDrift, 30 * 24 * time.Hour} {
-			b.engine.clock.jump.Store(int64(jump))
+		for _, by := range []time.Duration{2 * maxDrift, -2 * maxDrift, 60 * 24 * time.Hour} {
+			jump.Store(int64(by))
 			_, err := b.send(alice, bob, 2, "x")
 			wantRefusal(t, err, pb.Status_Unavailable, pb.Reason_CLOCK)
 			wantRefusal(t, b.engine.Ready(), pb.Status_Unavailable, pb.Reason_CLOCK)
+			if now := time.UnixMilli(int64(b.engine.Now())); time.Since(now).Abs() > time.Second {
+				t.Errorf("a clock that jumped by %v is believed: %v", by, now)
+			}
 			time.Sleep(5 * housekeepingEvery)
 			if n := len(b.items(bob)); n != 1 {
 				t.Errorf("housekeeping ran on a wrong clock: %d messages", n)
 			}
 		}
-		b.engine.clock.jump.Store(int64(maxDrift / 2)) // within what is slewed
+		jump.Store(int64(maxDrift / 2)) // within what is slewed
 		b.mustSend(alice, bob, 3, "x")
-		b.engine.clock.jump.Store(0)
+		jump.Store(0)
 		before := b.engine.Now()
 		b.mustSend(alice, bob, 4, "x") // and time does not run back
 		if b.engine.Now() < before {
@@ -284,7 +291,7 @@ func TestStartChecksTheClock(t *testing.T) {
 		{ahead(-maxGap - time.Minute), false, false},
 		{ahead(-maxGap - time.Minute), true, true},
 	} {
-		k := newClock()
+		k := newClock(nil)
 		err := k.checkStart(c.last, c.accept)
 		if (err == nil) != c.ok {
 			t.Errorf("last event %d, accept %v: %v", c.last, c.accept, err)

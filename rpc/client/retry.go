@@ -2,8 +2,9 @@ package client
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -134,10 +135,14 @@ const (
 )
 
 // pause is how long to wait after the n-th failure: exponential with full
-// jitter, so that clients which failed together don't return together.
+// jitter, so that clients which failed together don't return together. The
+// jitter is drawn as everything random here is: a test that seeds that source
+// repeats the pauses too.
 func pause(n int) time.Duration {
 	bound := min(firstPause<<min(n-1, 10), longest)
-	return rand.N(bound) + time.Millisecond
+	var b [8]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return time.Duration(binary.BigEndian.Uint64(b[:])%uint64(bound)) + time.Millisecond
 }
 
 // backOff waits before the next attempt, at least as long as the server asked.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,6 +57,9 @@ type Config struct {
 	MinFree int
 	// Witnesses cosign the log's checkpoints; the zero value asks none.
 	Witnesses transparency.WitnessPolicy
+	// WallClock tells the engine the time of day; nil means time.Now. It is not
+	// asked how long something takes.
+	WallClock func() time.Time
 	// NoCreate refuses to make a new data directory.
 	NoCreate bool
 	// Version is told by Health.

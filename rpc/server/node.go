@@ -113,7 +113,7 @@ func (n *Node) startEngine(ctx context.Context, undo *closers) error {
 	c := n.config
 	engine, err := commands.Start(ctx, commands.Options{
 		Log: n.log, FS: n.dir.FS, Dir: n.dir.Path, Quotas: c.Limits != LimitsOff,
-		AcceptTime: c.AcceptTime, MinFree: c.MinFree, Logger: c.Logger,
+		AcceptTime: c.AcceptTime, MinFree: c.MinFree, WallClock: c.WallClock, Logger: c.Logger,
 		LogKey: n.dir.Secrets.LogKey, VRF: kt.NewVRFPrivateKey(n.dir.Secrets.VRFSeed),
 		Ask: n.witnessing.ask(),
 	})

@@ -275,6 +275,7 @@ func (h *History) checkDelivery(s *Sent, m *Model, add adder) {
 	if sender := m.Accounts[s.By.name]; sender == nil || msg.Sender != sender.ID || !there {
 		add("a message of %s is stored as another's or for another", s.By.name)
 	}
+	h.checkTime(s, msg, add)
 	if size := h.anchoredBy(s.end); msg.Index >= size {
 		add("a message of %s was acknowledged and lay beyond the anchor (%d ≥ %d)", s.By.name, msg.Index, size)
 	}
@@ -285,6 +286,23 @@ func (h *History) checkDelivery(s *Sent, m *Model, add adder) {
 	}
 	if r, gone := m.Queues[s.To].Removed[seq]; gone && r.TimeMS < s.start {
 		add("item %d went before it came", seq)
+	}
+}
+
+// clockGrace is how long a group may still be open that was begun before the
+// clock went wrong, in milliseconds: longer than syncs hang.
+const clockGrace = 2000
+
+// checkTime: a message is decided while it is sent, by the true time, and not
+// while the server's clock is wrong.
+func (h *History) checkTime(s *Sent, msg *Message, add adder) {
+	if msg.TimeMS < s.start || msg.TimeMS > s.end {
+		add("a message of %s was sent from %d to %d and is said to be of %d", s.By.name, s.start, s.end, msg.TimeMS)
+	}
+	for _, wrong := range h.clock {
+		if s.start > wrong.start+clockGrace && s.end < wrong.end {
+			add("a message of %s was accepted while the server's clock was wrong", s.By.name)
+		}
 	}
 }
 

@@ -136,6 +136,18 @@ var controls = []control{
 		caught:   regexp.MustCompile(`it was not asked whether the time is right`),
 	},
 	{
+		name: "clock-jump-ignored", file: "commands/clock.go", extra: true,
+		seam:     "\tif jumped(c.drift()) {\n",
+		sabotage: "\t\treturn nil\n",
+		caught:   regexp.MustCompile(`was accepted while the server's clock was wrong`),
+	},
+	{
+		name: "clock-jump-believed", file: "commands/clock.go", extra: true,
+		seam:     "\tif drift := c.driftOf(wall); jumped(drift) {\n",
+		sabotage: "\t\treturn max(uint64(max(wall.UnixMilli(), 0)), c.last.Load())\n",
+		caught:   regexp.MustCompile(`item \d+ \(\w+\) is missing in a page|is said to be of`),
+	},
+	{
 		name: "retry-under-a-new-id", file: "rpc/client/call.go", extra: true,
 		seam:     "\t\tif werr := backOff(ctx, c.ctx, n, err); werr != nil {\n",
 		sabotage: "\t\tif err := c.buildFrame(buf, &a); err != nil {\n\t\t\treturn err\n\t\t}\n",

@@ -60,6 +60,29 @@ func TestControls(t *testing.T) {
 	}
 }
 
+// The table in the documentation has a row for each control, and no other.
+func TestControlsAreInTheDocs(t *testing.T) {
+	page, err := os.ReadFile("../../docs/reliability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "### Negative controls\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|").FindAllStringSubmatch(section, -1) {
+		rows[row[1]] = true
+	}
+	for _, c := range controls {
+		if !rows[c.name] {
+			t.Errorf("docs/reliability.md has no row for %s", c.name)
+		}
+		delete(rows, c.name)
+	}
+	for name := range rows {
+		t.Errorf("docs/reliability.md has a row for %s, which is no control", name)
+	}
+}
+
 func (c *control) mustBeCaught(t *testing.T, binary string) {
 	if text := os.Getenv(worldVariable); text != "" {
 		seed, err := strconv.ParseUint(text, 10, 64)

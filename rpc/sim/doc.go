@@ -11,12 +11,19 @@
 //	               Model ───────────────────────────────────────────── Checker
 //
 // A World draws a plan from its seed: who lives in it, what they do, how the
-// network behaves, when the server is killed or loses power. Everything else is
+// network behaves, when the server is killed or loses power, when its wall clock
+// is set wrong. Everything else is
 // the real thing: QUIC, TLS, OPAQUE (with a cheap KSF), engine, Pebble.
 //
 // A world runs in a process of its own with GOMAXPROCS=1 and
 // GODEBUG=asyncpreemptoff=1, and on Linux the randomness of the Go runtime (the
 // order of select and of maps) is seeded too. Then plan, faults and most of the
-// order of things repeat from the seed; what the scheduler takes from the
-// machine's own clock does not, so that a rare failure may want several replays.
+// order of things repeat from the seed, until goroutines that are ready at the
+// same instant run in another order than before: the runtime draws per thread, and
+// collects garbage and ends time slices by the machine's clock. From there on two
+// lives of one seed differ in packets, so that a rare failure may want several
+// replays.
+//
+// TestControls takes promises out of the server one at a time, and expects the
+// worlds to miss each.
 package sim

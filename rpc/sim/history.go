@@ -113,6 +113,7 @@ type History struct {
 	acks  []*Acked
 	facts []Fact
 	lives []Life
+	clock []span              // when the server's wall clock was wrong
 	sizes []anchored          // of the log as the anchor on disk proves it, ascending
 	marks map[uint64][32]byte // anchored sizes and roots seen while running
 	wrong []string            // what went wrong while running
@@ -126,6 +127,12 @@ func (h *History) addAnchored(size uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.sizes = append(h.sizes, anchored{nowMS(), size})
+}
+
+func (h *History) addWrongClock(s span) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.clock = append(h.clock, s)
 }
 
 // anchoredBy is how much of the log was anchored at the end of a call.

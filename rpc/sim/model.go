@@ -104,6 +104,7 @@ type Item struct {
 // Message is what was decided about one message.
 type Message struct {
 	Index   uint64 // of its event
+	TimeMS  uint64 // … and when that was decided
 	Owner   ID
 	Sender  ID
 	SHA256  [32]byte
@@ -292,7 +293,7 @@ func (m *Model) enqueue(ev *pb.MessageEnqueued, now uint64) error {
 		return fmt.Errorf("message %x twice", id)
 	}
 	msg := &Message{
-		Index: m.Size, Owner: owner, Sender: ID(ev.SenderId), SHA256: [32]byte(ev.PayloadSha256),
+		Index: m.Size, TimeMS: now, Owner: owner, Sender: ID(ev.SenderId), SHA256: [32]byte(ev.PayloadSha256),
 		Size: ev.PayloadSize, Targets: map[Key]uint64{},
 	}
 	for _, t := range ev.Targets {

@@ -58,7 +58,7 @@ func (p *Person) IdentityKey() Key { return keyOf(p.identity) }
 
 // live does things until ctx ends.
 func (p *Person) live(ctx context.Context) {
-	if !p.connect(ctx) {
+	if !p.pause(ctx) || !p.connect(ctx) {
 		return
 	}
 	for p.pause(ctx) {

@@ -17,7 +17,11 @@ type plan struct {
 	limits   server.Limits
 	storms   bool // weather changes all the time
 	deaths   []death
+	steps    []step
 }
+
+// step is a wall clock that is set wrong for a while, by more than is slewed.
+type step struct{ after, by, lasts time.Duration }
 
 // death is how one life of the server ends. Exactly one of after and op counts.
 type death struct {
@@ -61,7 +65,21 @@ func drawPlan(rng *rand.Rand) plan {
 		p.length = flushEvery + time.Duration(5+rng.IntN(20))*time.Second
 		p.deaths = append([]death{drawDeathInFlush(rng)}, p.deaths...)
 	}
+	for range max(0, rng.IntN(4)-1) {
+		p.steps = append(p.steps, drawStep(rng))
+	}
 	return p
+}
+
+func drawStep(rng *rand.Rand) step {
+	by := []time.Duration{6 * time.Second, time.Minute, time.Hour, 25 * time.Hour, 60 * 24 * time.Hour}[rng.IntN(5)]
+	if rng.IntN(2) == 0 {
+		by = -by
+	}
+	return step{
+		after: time.Duration(rng.IntN(15_000)) * time.Millisecond, by: by,
+		lasts: time.Duration(1000+rng.IntN(8000)) * time.Millisecond,
+	}
 }
 
 // flushEvery is how often the engine flushes its views.

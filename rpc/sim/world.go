@@ -50,10 +50,13 @@ type World struct {
 	armed  atomic.Bool  // the planned operation may still end the present life
 	dawn   atomic.Int64 // people sleep until then, Unix milliseconds
 	begun  time.Time
+	wrong  atomic.Int64 // by how much the server's wall clock is wrong, nanoseconds
+	asleep atomic.Bool  // the machine is off: its clock is right when it comes back
 
 	mu      sync.Mutex
 	keysets map[Key]uint32 // newest that was accepted
 	life    Life
+	wrongly span // since when the wall clock is wrong
 }
 
 // ending is the disk that a life leaves behind.
@@ -91,10 +94,13 @@ func (w *World) Run() error {
 	}
 	storms := make(chan struct{})
 	go func() { defer close(storms); w.weather(ctx) }()
+	clocks := make(chan struct{})
+	go func() { defer close(clocks); w.stepClock(ctx) }()
 	err := w.lives()
 	cancel()
 	people.Wait()
 	<-storms
+	<-clocks
 	if err == nil {
 		err = w.checkRunning()
 	}
@@ -140,7 +146,7 @@ func (w *World) start(fs *vfs.MemFS, acceptTime bool) error {
 	defer cancel()
 	node, err := server.Boot(ctx, server.Config{
 		FS: w.disk.FS(), Dir: DataDir, PacketConn: w.Net.Listen(serverAddr), ServerName: serverName,
-		Limits: w.plan.limits, AcceptTime: acceptTime, MinFree: w.MinFree, Version: "sim", Logger: slog.New(w.logs),
+		Limits: w.plan.limits, AcceptTime: acceptTime, MinFree: w.MinFree, WallClock: w.wallClock, Version: "sim", Logger: slog.New(w.logs),
 	})
 	if err != nil {
 		return err
@@ -245,6 +251,9 @@ func (w *World) resurrect(end ending) error {
 		return end.err
 	}
 	w.bury(end)
+	w.setClock(0)
+	w.asleep.Store(true)
+	defer w.asleep.Store(false)
 	if end.death.down > time.Minute {
 		// Nobody tries for days to reach a server that is not there.
 		w.dawn.Store(time.Now().Add(end.death.down).UnixMilli())
@@ -329,6 +338,41 @@ func (w *World) weather(ctx context.Context) {
 			return
 		case <-time.After(time.Duration(200+rng.IntN(6000)) * time.Millisecond):
 		}
+	}
+}
+
+// wallClock is what the server's machine takes for the time of day.
+func (w *World) wallClock() time.Time { return time.Now().Add(time.Duration(w.wrong.Load())) }
+
+// stepClock sets the server's wall clock wrong and right again, as planned.
+func (w *World) stepClock(ctx context.Context) {
+	for _, s := range w.plan.steps {
+		for _, change := range []struct{ after, by time.Duration }{{s.after, s.by}, {s.lasts, 0}} {
+			select {
+			case <-ctx.Done():
+				w.setClock(0)
+				return
+			case <-time.After(change.after):
+				w.setClock(change.by)
+			}
+		}
+	}
+}
+
+// setClock sets the server's wall clock wrong, or right with 0.
+func (w *World) setClock(by time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if by != 0 && w.asleep.Load() {
+		return
+	}
+	if was := w.wrong.Swap(int64(by)); was != 0 {
+		w.wrongly.finish()
+		w.History.addWrongClock(w.wrongly)
+	}
+	if by != 0 {
+		w.wrongly = begin()
+		w.logs.note(fmt.Sprintf("--- the wall clock is wrong by %v", by))
 	}
 }
 
