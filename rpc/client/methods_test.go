@@ -107,6 +107,15 @@ func TestTypedCalls(t *testing.T) {
 		"FetchHybridKey":  func() error { _, err := c.FetchHybridKey(ctx, new(pb.FetchHybridKeyRequest)); return err },
 		"FetchHybridKeys": func() error { _, err := c.FetchHybridKeys(ctx, new(pb.FetchHybridKeysRequest)); return err },
 		"ResolveUser":     func() error { _, err := c.ResolveUser(ctx, "alice"); return err },
+		"RevokeKey": func() error {
+			_, err := c.RevokeKey(ctx, &pb.RevokeKeyRequest{Signature: make([]byte, 64)})
+			return err
+		},
+		"CheckRevocation": func() error { _, err := c.CheckRevocation(ctx, new(pb.CheckRevocationRequest)); return err },
+		"AuditKeyTransparency": func() error {
+			_, err := c.AuditKeyTransparency(ctx, new(pb.AuditKeyTransparencyRequest))
+			return err
+		},
 	}
 	for name, call := range calls {
 		if err := call(); err != nil || f.count(name) != 1 {

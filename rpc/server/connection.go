@@ -91,10 +91,13 @@ func (c *connection) bind(caller commands.Caller, s *service) (fresh bool, err e
 		return false, nil
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.closed {
-		return false, commands.Refuse(pb.Status_Unauthorized, pb.Reason_TOKEN_INVALID, "the session has ended")
+		c.mu.Unlock()
+		// Whoever goes on with another session needs another connection, at once.
+		c.quic.CloseWithError(rpc.CodeSessionEnded, sessionEnded)
+		return false, commands.Refuse(pb.Status_Unauthorized, pb.Reason_TOKEN_INVALID, sessionEnded)
 	}
+	defer c.mu.Unlock()
 	if err := c.checkBound(caller); err != nil {
 		return false, err
 	}
@@ -131,6 +134,9 @@ func (c *connection) release() {
 	c.server.forget(c)
 }
 
+// sessionEnded is what a client is told with code 3.
+const sessionEnded = "the session has ended"
+
 // SessionEnded closes the connection: its session is over. The answer of the call
 // that ended it may still be on its way, so the close waits a moment, in which no
 // call gets a session any more. It is called by the hub and does not block.
@@ -139,7 +145,7 @@ func (c *connection) SessionEnded() {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
-	time.AfterFunc(answersLinger, func() { c.quic.CloseWithError(rpc.CodeSessionEnded, "the session has ended") })
+	time.AfterFunc(answersLinger, func() { c.quic.CloseWithError(rpc.CodeSessionEnded, sessionEnded) })
 }
 
 // TryPush sends one push if the client's limits allow it at once.
