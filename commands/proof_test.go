@@ -303,4 +303,3 @@ func wantReason(t *testing.T, err error, reason pb.Reason) {
 		t.Errorf("got %v, want %v", err, reason)
 	}
 }
-
