@@ -49,6 +49,7 @@ func TestBundlesThatShowNothing(t *testing.T) {
 	l.head()
 	v, state := testVerifier(), new(State)
 	mustAsk(t, l, v, state, Query{})
+	first := *state
 	l.rotate(3, 1)
 	l.head()
 	mustAsk(t, l, v, state, Query{})
@@ -94,8 +95,8 @@ func TestBundlesThatShowNothing(t *testing.T) {
 			c.Link(0, testKey(9))
 			mallory.keys = append(mallory.keys, testKey(9))
 			mallory.unchecked(AppendConfigLeaf(nil, c))
-			configs := b.Question.State.Configs[:1:1]
-			b.Question.State.Configs = append(configs, KnownConfig{
+			b.Question.State = first // whose head the first key signed
+			b.Question.State.Configs = append(first.Configs[:1:1], KnownConfig{
 				Index: 1, Leaf: mallory.leaves[1], Note: mallory.signed(2), Path: must(mallory.tree.InclusionProof(1, 2)),
 			})
 		},
