@@ -61,7 +61,7 @@ type Options struct {
 	// WallClock tells the time of day; nil means time.Now. How long something
 	// takes is not asked of it.
 	WallClock func() time.Time
-	Logger     *slog.Logger // nil: slog.Default
+	Logger    *slog.Logger // nil: slog.Default
 	// LogKey signs checkpoints; nil: none is signed and there are no proofs.
 	LogKey ed25519.PrivateKey
 	// VRF makes the labels of names and keys that nobody registered; it goes with

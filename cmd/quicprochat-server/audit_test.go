@@ -122,7 +122,7 @@ type auditWorld struct {
 	t                                  *testing.T
 	audit, dir, url, kt, witnessesFile string
 	listen                             string
-	witness, follow                    *background
+	witness                            *background
 	witnessKey                         string
 }
 
