@@ -173,4 +173,3 @@ func TestDiskFillsUp(t *testing.T) {
 		}
 	})
 }
-
