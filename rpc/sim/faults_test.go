@@ -101,7 +101,7 @@ func suffer(t *testing.T, faults []Fault) map[string]int {
 				switch outcomes[r.Outcome]++; {
 				case err != nil:
 					failed++
-					t.Errorf("%v: %v\nreplay: QPC_FAULT=%v GOMAXPROCS=1 go test -count=1 -run '^TestScript$' ./rpc/sim\n%s", f, err, f, out)
+					t.Errorf("%v: %v\nreplay: QPC_FAULT=%v GOMAXPROCS=1 go test -count=1 -run '^TestScript$' ./rpc/sim -args -test.paniconexit0=false\n%s", f, err, f, out)
 				case r.Op == "":
 					outcomes["not met"]++
 				}
