@@ -11,13 +11,14 @@ import (
 
 // identity reads identity(0..w) and the revocations of the identity key and of
 // every device key in the newest KeySet: each of them may have signed something.
-func (h *histories) identity(key []byte, known *KnownPerson) (*Identity, error) {
+// newest says that the identity has not been replaced by another.
+func (h *histories) identity(key []byte, known *KnownPerson, newest bool) (*Identity, error) {
 	i := &Identity{Key: key}
 	if err := h.keySets(i, known); err != nil {
 		return nil, err
 	}
 	var err error
-	if i.Revocation, err = h.revocation(key, key); err != nil {
+	if i.Revocation, err = h.revocation(key, key, true); err != nil {
 		return nil, err
 	}
 	i.DeviceRevocations = map[string]*Revocation{}
@@ -28,7 +29,7 @@ func (h *histories) identity(key []byte, known *KnownPerson) (*Identity, error) 
 			}
 			continue
 		}
-		r, err := h.revocation(device, key)
+		r, err := h.revocation(device, key, newest)
 		if err != nil {
 			return nil, err
 		}
@@ -130,8 +131,9 @@ type Revocation struct {
 	// server's word, which can only deny.
 	Authority pb.Authority
 	// Signed says that the key itself, or the identity key that it belongs to,
-	// signed. It is false for a revocation on the server's word, and for one by an
-	// identity key that the query did not name (Query.Owner).
+	// signed. It is false for a revocation on the server's word, and for one by
+	// another identity key than the query named: a device may have gone over to its
+	// person's next identity.
 	Signed bool
 }
 
@@ -144,13 +146,14 @@ type RevocationStatus struct {
 }
 
 func (h *histories) revocationOf(key, owner []byte) (*RevocationStatus, error) {
-	r, err := h.revocation(key, owner)
+	r, err := h.revocation(key, owner, false)
 	return &RevocationStatus{Key: key, Revocation: r}, err
 }
 
 // revocation reads the revocation of key, or that there is none. owner is the
 // identity key that it belongs to, itself if it is one; nil if it is not known.
-func (h *histories) revocation(key, owner []byte) (*Revocation, error) {
+// current says that it still belongs to owner, so nobody else can have signed.
+func (h *histories) revocation(key, owner []byte, current bool) (*Revocation, error) {
 	versions, err := h.next(KindRevocation, key, 0)
 	if err != nil || len(versions) == 0 {
 		return nil, err
@@ -160,10 +163,17 @@ func (h *histories) revocation(key, owner []byte) (*Revocation, error) {
 		return nil, evidence(StepRevocation, "of key %x: %w", key, err)
 	}
 	r := &Revocation{Reason: statement.RevocationReason(m.GetReason()), TimeMS: m.GetTimeMs(), Authority: m.GetAuthority()}
+	check := func(signer []byte) error {
+		return statement.Revoke{ServerName: h.serverName, Key: key, Reason: r.Reason}.Verify(signer, m.GetSignature())
+	}
 	signer := key
 	switch r.Authority {
 	case pb.Authority_KEY:
 	case pb.Authority_IDENTITY:
+		if !current {
+			r.Signed = owner != nil && check(owner) == nil
+			return r, nil
+		}
 		signer = owner
 	case pb.Authority_SESSION_LOGIN, pb.Authority_ADMINISTRATOR:
 		if len(m.GetSignature()) > 0 {
@@ -173,13 +183,9 @@ func (h *histories) revocation(key, owner []byte) (*Revocation, error) {
 	default:
 		return nil, evidence(StepRevocation, "of key %x: authority %v", key, r.Authority)
 	}
-	if signer == nil {
-		return r, nil
-	}
 	r.Signed = true
 	h.statements = append(h.statements, func() error {
-		s := statement.Revoke{ServerName: h.serverName, Key: key, Reason: r.Reason}
-		if err := s.Verify(signer, m.GetSignature()); err != nil {
+		if err := check(signer); err != nil {
 			return evidence(StepRevocation, "of key %x by %v: %w", key, r.Authority, err)
 		}
 		return nil

@@ -167,7 +167,7 @@ func (h *histories) person(username string, known *KnownPerson) (*Person, error)
 			return nil, evidence(StepOpening, "binding %d of %s is not opened, and the account is not gone", b.Version, username)
 		}
 	}
-	if p.Identity, err = h.identity(newest.IdentityKey, known); err != nil {
+	if p.Identity, err = h.identity(newest.IdentityKey, known, true); err != nil {
 		return nil, err
 	}
 	if p.Identity.Versions == 0 {

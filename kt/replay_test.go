@@ -23,6 +23,7 @@ func busyLog(t testing.TB) *testLog {
 	l.head()
 	l.head()
 	l.revoke(public(testKey(12)), pb.Authority_IDENTITY, alice.identity)
+	alice.devices = alice.devices[:1]
 	alice.succeed(30).publish()
 	l.rotate(3, 1)
 	l.head()
@@ -127,7 +128,9 @@ func TestReplayRefuses(t *testing.T) {
 	}
 	wantStep(t, NewReplayer().Append(kt), StepConfig, "at index 0")
 	old := NewReplayer()
-	if err := old.Append(AppendConfigLeaf(nil, testConfig(t))); err != nil {
+	zero := testConfig(t)
+	zero.FormatVersion = 0
+	if err := old.Append(AppendConfigLeaf(nil, zero)); err != nil {
 		t.Fatal(err)
 	}
 	wantStep(t, old.Append(AppendHeadLeaf(nil, old.NextHead(testStart))), StepHead, "format 0")
@@ -209,3 +212,29 @@ func TestDamagedReplayState(t *testing.T) {
 type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("full") }
+
+// BenchmarkReplay reads a log in which a HEAD follows 62 leaves of messages and one
+// of a key.
+func BenchmarkReplay(b *testing.B) {
+	r := NewReplayer()
+	if err := r.Append(newTestLog(b).leaves[0]); err != nil {
+		b.Fatal(err)
+	}
+	n := uint64(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		n++
+		var leaf []byte
+		switch n % 64 {
+		case 0:
+			leaf = AppendHeadLeaf(nil, r.NextHead(testStart+n))
+		case 1:
+			leaf = AppendKTLeaf(nil, Label{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}, Hash{})
+		default:
+			leaf = AppendOpaqueLeaf(nil, Hash{byte(n), byte(n >> 8), byte(n >> 16)})
+		}
+		if err := r.Append(leaf); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

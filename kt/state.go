@@ -67,24 +67,26 @@ func (s *State) Consent(generation uint32) {
 }
 
 // Query says what is looked up: the person behind Username, the identity
-// IdentityKey, the revocation of RevokedKey, or with none of them the newest head.
+// IdentityKey, several IdentityKeys at once, the revocation of RevokedKey, or with
+// none of them the newest head.
 type Query struct {
-	Username    string `json:"username,omitempty"`
-	IdentityKey []byte `json:"identity_key,omitempty"`
-	RevokedKey  []byte `json:"revoked_key,omitempty"`
+	Username     string   `json:"username,omitempty"`
+	IdentityKey  []byte   `json:"identity_key,omitempty"`
+	IdentityKeys [][]byte `json:"identity_keys,omitempty"`
+	RevokedKey   []byte   `json:"revoked_key,omitempty"`
 	// Owner is, with RevokedKey, the identity key that the key belongs to, if it is
 	// known: without it a revocation by the identity can't be checked.
 	Owner []byte `json:"owner,omitempty"`
 	// Cosigned asks for the newest note that meets the witness policy.
 	Cosigned bool `json:"cosigned,omitempty"`
 	// Known is what an earlier answer about the same person or identity showed; nil
-	// to see all versions from 0 on.
+	// to see all versions from 0 on. Not with IdentityKeys.
 	Known *KnownPerson `json:"known,omitempty"`
 }
 
 // check keeps ids that no label can be made of away from the proof.
 func (q Query) check() error {
-	for _, key := range [][]byte{q.IdentityKey, q.RevokedKey, q.Owner} {
+	for _, key := range append([][]byte{q.IdentityKey, q.RevokedKey, q.Owner}, q.IdentityKeys...) {
 		if key != nil && len(key) != 32 {
 			return fmt.Errorf("%w: a query for a key of %d bytes", ErrMalformed, len(key))
 		}

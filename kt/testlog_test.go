@@ -178,6 +178,7 @@ type person struct {
 	name     string
 	identity ed25519.PrivateKey
 	devices  []ed25519.PrivateKey
+	hybrid   []byte
 	keySets  []*pb.KeySet
 }
 
@@ -204,6 +205,9 @@ func (p *person) nextKeySet() *pb.KeySet {
 	ks := &pb.KeySet{IdentityKey: p.key(), Version: uint32(len(p.keySets)), TimeMs: p.log.nowMS}
 	for _, device := range p.devices {
 		ks.DeviceKeys = append(ks.DeviceKeys, public(device))
+	}
+	if ks.HybridKey = p.hybrid; p.hybrid != nil {
+		ks.KemId = statement.KEMXWing
 	}
 	if n := len(p.keySets); n > 0 {
 		hash := statement.KeySetHash(testServer, p.keySets[n-1])

@@ -11,9 +11,11 @@ import (
 // Answer is what a query found, under a head that holds. Besides Head exactly one
 // field is set, by the kind of the query; none for a query of the head alone.
 type Answer struct {
-	Head       *VerifiedHead
-	Person     *Person
-	Identity   *Identity
+	Head     *VerifiedHead
+	Person   *Person
+	Identity *Identity
+	// Identities are in the order of Query.IdentityKeys.
+	Identities []*Identity
 	Revocation *RevocationStatus
 	bundle     func() *Bundle
 }
@@ -64,7 +66,15 @@ func (v *Verifier) verify(state *State, asked *Question, p *pb.KeyProof, nowMS u
 	case q.Username != "":
 		answer.Person, err = h.person(q.Username, q.Known)
 	case q.IdentityKey != nil:
-		answer.Identity, err = h.identity(q.IdentityKey, q.Known)
+		answer.Identity, err = h.identity(q.IdentityKey, q.Known, false)
+	case q.IdentityKeys != nil:
+		for _, key := range q.IdentityKeys {
+			var identity *Identity
+			if identity, err = h.identity(key, nil, false); err != nil {
+				break
+			}
+			answer.Identities = append(answer.Identities, identity)
+		}
 	case q.RevokedKey != nil:
 		answer.Revocation, err = h.revocationOf(q.RevokedKey, q.Owner)
 	}

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	pb "quicprochat/proto/qpcv1"
 )
 
@@ -33,134 +31,10 @@ func mustAsk(t testing.TB, l *testLog, v *Verifier, state *State, query Query) *
 	return a
 }
 
-// TestLookups asks one state after the other for everything that a busy log holds.
-func TestLookups(t *testing.T) {
-	l := newTestLog(t)
-	v, state := testVerifier(), new(State)
-	l.head()
-	alice := l.register("alice", 10)
-	bob := l.register("bob", 20)
-	l.head()
-
-	// First contact, and a name that nobody has.
-	if p := mustAsk(t, l, v, state, Query{Username: "carol"}).Person; p.Exists() || p.Gone || len(p.Bindings) != 0 || p.Known() != nil {
-		t.Errorf("carol: %+v", p)
-	}
-	a := mustAsk(t, l, v, state, Query{Username: "alice"})
-	p := a.Person
-	if !p.Exists() || p.Bindings[0].Authority != pb.Authority_FIRST || !bytes.Equal(p.Identity.Key, alice.key()) ||
-		!proto.Equal(p.Identity.KeySet, alice.keySets[0]) || len(p.Identity.DeviceKeys()) != 2 {
-		t.Errorf("alice: %+v, %+v", p, p.Identity)
-	}
-	if a.Head.Size != l.size() || a.Head.Head.Epoch != 1 || a.Head.Config.Origin != testServer+"/1" || !a.Head.Cosigned || state.Cosigned != nil {
-		t.Errorf("head: %+v", a.Head)
-	}
-
-	// A newer KeySet, a lost device, a new identity.
-	known := p.Known()
-	alice.publish()
-	l.revoke(public(testKey(12)), pb.Authority_IDENTITY, alice.identity)
-	l.revoke(public(testKey(11)), pb.Authority_SESSION_LOGIN, nil)
-	l.head()
-	p = mustAsk(t, l, v, state, Query{Username: "alice", Known: known}).Person
-	lost, denied := p.Identity.DeviceRevocations[string(public(testKey(12)))], p.Identity.DeviceRevocations[string(public(testKey(11)))]
-	if p.Identity.Versions != 2 || len(p.Identity.DeviceKeys()) != 0 || lost == nil || !lost.Signed || lost.Authority != pb.Authority_IDENTITY ||
-		lost.Reason != 1 || lost.TimeMS == 0 || denied == nil || denied.Signed {
-		t.Errorf("alice later: %+v, %+v, %+v", p.Identity, lost, denied)
-	}
-	known = p.Known()
-	alice.devices = alice.devices[:0]
-	alice.devices = append(alice.devices, testKey(40))
-	next := alice.succeed(30)
-	l.rotate(3, 1)
-	l.revoke(alice.key(), pb.Authority_KEY, alice.identity)
-	l.head()
-	for _, k := range []*KnownPerson{nil, known} {
-		p = mustAsk(t, l, v, state, Query{Username: "alice", Known: k}).Person
-		newest := p.Bindings[len(p.Bindings)-1]
-		if newest.Version != 1 || newest.Authority != pb.Authority_OLD_KEY || !bytes.Equal(p.Identity.Key, next.key()) || p.Identity.Revocation != nil || len(p.Identity.DeviceKeys()) != 1 {
-			t.Errorf("alice's new identity: %+v, %+v", p.Bindings, p.Identity)
-		}
-	}
-	old := mustAsk(t, l, v, state, Query{IdentityKey: alice.key()}).Identity
-	if old.Revocation == nil || !old.Revocation.Signed || len(old.DeviceKeys()) != 0 || old.Versions != 2 || old.Known() == nil {
-		t.Errorf("alice's old identity: %+v", old)
-	}
-
-	// Revocations by themselves; a key that nobody has.
-	for _, test := range []struct {
-		key, owner []byte
-		revoked    bool
-		signed     bool
-	}{
-		{alice.key(), nil, true, true},
-		{public(testKey(12)), alice.key(), true, true},
-		{public(testKey(12)), nil, true, false},
-		{public(testKey(11)), nil, true, false},
-		{bob.key(), nil, false, false},
-	} {
-		r := mustAsk(t, l, v, state, Query{RevokedKey: test.key, Owner: test.owner}).Revocation
-		if (r.Revocation != nil) != test.revoked || test.revoked && r.Revocation.Signed != test.signed || !bytes.Equal(r.Key, test.key) {
-			t.Errorf("revocation of %x: %+v", test.key, r.Revocation)
-		}
-	}
-	if i := mustAsk(t, l, v, state, Query{IdentityKey: public(testKey(99))}).Identity; i.Versions != 0 || i.KeySet != nil || i.Gone || i.Known() != nil {
-		t.Errorf("an unknown key: %+v", i)
-	}
-
-	// An administrator's word, and a deleted account: bodies are erased.
-	carol := &person{log: l, name: "bob", identity: testKey(50), devices: bob.devices}
-	l.bind("bob", &pb.AccountBinding{IdentityKey: carol.key(), Authority: pb.Authority_ADMINISTRATOR})
-	carol.publish()
-	l.head()
-	p = mustAsk(t, l, v, state, Query{Username: "bob"}).Person
-	if len(p.Bindings) != 2 || p.Bindings[1].Authority != pb.Authority_ADMINISTRATOR || !bytes.Equal(p.Identity.Key, carol.key()) {
-		t.Errorf("bob by an administrator: %+v", p.Bindings)
-	}
-	l.entryID(KindAccount, []byte("bob"), nil, must(proto.Marshal(&pb.AccountBinding{Tombstone: true})))
-	l.entryID(KindIdentity, carol.key(), nil, nil)
-	l.head()
-	l.unopened = func(kind Kind, version uint32) bool { return kind == KindAccount && version < 2 || version == 0 }
-	for _, k := range []*KnownPerson{nil, p.Known()} {
-		gone := mustAsk(t, l, v, state, Query{Username: "bob", Known: k}).Person
-		if !gone.Gone || gone.Exists() || !gone.Bindings[len(gone.Bindings)-1].Tombstone || gone.Bindings[0].Opened {
-			t.Errorf("bob is gone: %+v", gone)
-		}
-	}
-	if i := mustAsk(t, l, v, state, Query{IdentityKey: carol.key(), Known: p.Known()}).Identity; !i.Gone || i.KeySet != nil {
-		t.Errorf("the identity is gone: %+v", i)
-	}
-	if size := must(peekCheckpoint(state.Newest.Note)).Size; size != l.size() || len(state.Configs) != 2 {
-		t.Errorf("the state is at %d of %d leaves, with %d CONFIGs", size, l.size(), len(state.Configs))
-	}
-}
-
-// TestErasedKeySets: versions below the newest may be gone, and the chain goes on
-// behind them.
-func TestErasedKeySets(t *testing.T) {
-	l := newTestLog(t)
-	alice := l.register("alice", 10)
-	for range 4 {
-		alice.publish()
-	}
-	l.head()
-	l.unopened = func(kind Kind, version uint32) bool { return kind == KindIdentity && version < 3 }
-	v, state := testVerifier(), new(State)
-	known := mustAsk(t, l, v, state, Query{Username: "alice"}).Person.Known()
-	alice.publish()
-	l.head()
-	l.unopened = func(kind Kind, version uint32) bool { return kind == KindIdentity && version < 5 }
-	if i := mustAsk(t, l, v, state, Query{IdentityKey: alice.key(), Known: known}).Identity; i.Versions != 6 {
-		t.Errorf("got %+v", i)
-	}
-	l.unopened = func(kind Kind, version uint32) bool { return kind == KindIdentity && version == 5 }
-	_, err := l.ask(v, state, Query{Username: "alice"})
-	wantStep(t, err, StepOpening, "newest and not opened")
-}
-
 func TestHeadsThatAccuseNobody(t *testing.T) {
 	l := newTestLog(t)
 	alice := l.register("alice", 10)
+	l.revoke(public(testKey(12)), pb.Authority_SESSION_LOGIN, nil)
 	size := l.head()
 	later := l.nowMS + uint64(2*DefaultFreshness.Milliseconds())
 	for _, test := range []struct {
@@ -221,6 +95,28 @@ func TestHeadsThatAccuseNobody(t *testing.T) {
 		}},
 		{"no proof", ErrNote, func(v *Verifier, state *State) error {
 			_, err := v.Verify(state, state.Ask(Query{}), nil, l.nowMS)
+			return err
+		}},
+		{"consistency with nothing", ErrMalformed, func(v *Verifier, state *State) error {
+			q := state.Ask(Query{})
+			p := l.headProof(q, size)
+			p.KnownHeadPath = [][]byte{make([]byte, 32)}
+			_, err := v.Head(state, q, p, l.nowMS)
+			return err
+		}},
+		{"a revocation with a next version", ErrMalformed, func(v *Verifier, state *State) error {
+			q := state.Ask(Query{RevokedKey: public(testKey(12))})
+			p := l.answer(q, size)
+			_, next := l.vrf.Label(KindRevocation, public(testKey(12)), 1)
+			p.Histories[0].AbsentVrfProof = next[:]
+			_, err := v.Verify(state, q, p, l.nowMS)
+			return err
+		}},
+		{"a key at the index of the HEAD", ErrMalformed, func(v *Verifier, state *State) error {
+			q := state.Ask(Query{RevokedKey: public(testKey(12))})
+			p := l.answer(q, size)
+			p.Histories[0].Versions[0].Index = size - 1
+			_, err := v.Verify(state, q, p, l.nowMS)
 			return err
 		}},
 		{"a history too many", ErrMalformed, func(v *Verifier, state *State) error {
@@ -394,6 +290,14 @@ func TestNewGenerationNeedsConsent(t *testing.T) {
 	l.head()
 	v, state := testVerifier(), new(State)
 	mustAsk(t, l, v, state, Query{Username: "bob"})
+
+	// A reply on its way while the person consents brings the old generation back.
+	late, renewedState := state.Ask(Query{}), *state
+	renewedState.Consent(2)
+	l.head()
+	if _, err := v.Head(&renewedState, late, l.headProof(late, l.size()), l.nowMS); !errors.Is(err, ErrOlder) {
+		t.Errorf("a reply of the generation before: %v", err)
+	}
 
 	// The operator lost the end of the log, and says so.
 	l = l.fork(backup)
