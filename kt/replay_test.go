@@ -128,7 +128,9 @@ func TestReplayRefuses(t *testing.T) {
 	}
 	wantStep(t, NewReplayer().Append(kt), StepConfig, "at index 0")
 	old := NewReplayer()
-	if err := old.Append(AppendConfigLeaf(nil, testConfig(t))); err != nil {
+	zero := testConfig(t)
+	zero.FormatVersion = 0
+	if err := old.Append(AppendConfigLeaf(nil, zero)); err != nil {
 		t.Fatal(err)
 	}
 	wantStep(t, old.Append(AppendHeadLeaf(nil, old.NextHead(testStart))), StepHead, "format 0")
