@@ -72,7 +72,6 @@ func (e *Engine) keepHouse(ctx context.Context) {
 
 // keepHeads writes HEADs on the clock.
 func (e *Engine) keepHeads(ctx context.Context) {
-	defer e.keepers.Done()
 	tick := time.NewTicker(headEvery)
 	defer tick.Stop()
 	for {

@@ -26,7 +26,7 @@ var controls = []control{
 	},
 	{
 		name: "ack-before-sync", file: "commands/acker.go",
-		seam: "\t\t\tif err := g.pending.Wait(); err != nil {\n",
+		seam: "\t\t\terr := g.pending.Wait()\n",
 		sabotage: `			for _, c := range g.calls {
 				c.release()
 			}
