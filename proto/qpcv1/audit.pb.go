@@ -1186,9 +1186,9 @@ const file_qpc_v1_audit_proto_rawDesc = "" +
 	"\x04path\x18\x03 \x03(\fR\x04path\x12\x12\n" +
 	"\x04note\x18\x04 \x01(\fR\x04note\x12\x18\n" +
 	"\aopening\x18\x05 \x01(\fR\aopening\x12\x14\n" +
-	"\x05event\x18\x06 \x01(\fR\x05event2\xb9\x02\n" +
-	"\x13TransparencyService\x12Q\n" +
-	"\tRevokeKey\x12\x18.qpc.v1.RevokeKeyRequest\x1a\x19.qpc.v1.RevokeKeyResponse\"\x0f\xca\xf3\x18\v\b\xfe\x03\x10\x02\x18\v \x030\x01\x12_\n" +
+	"\x05event\x18\x06 \x01(\fR\x05event2\xbb\x02\n" +
+	"\x13TransparencyService\x12S\n" +
+	"\tRevokeKey\x12\x18.qpc.v1.RevokeKeyRequest\x1a\x19.qpc.v1.RevokeKeyResponse\"\x11\xca\xf3\x18\r\b\xfe\x03\x10\x02\x18\v \x030\x01@\x01\x12_\n" +
 	"\x0fCheckRevocation\x12\x1e.qpc.v1.CheckRevocationRequest\x1a\x1f.qpc.v1.CheckRevocationResponse\"\v\xca\xf3\x18\a\b\xff\x03\x10\x01\x18\f\x12n\n" +
 	"\x14AuditKeyTransparency\x12#.qpc.v1.AuditKeyTransparencyRequest\x1a$.qpc.v1.AuditKeyTransparencyResponse\"\v\xca\xf3\x18\a\b\x88\x04\x10\x02\x18\fB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 

@@ -42,6 +42,8 @@ func TestDiskFull(t *testing.T) {
 	must[*pb.OpaqueRegisterFinishResponse](c, registered)
 	alice.token = alice.login(c, alice.device).GetSessionToken()
 	must[*pb.EnqueueResponse](c, alice.enqueue(alice, []byte("before")))
+	lost := newPerson(t, "lost") // whose phone is stolen when the disk is full
+	must[*pb.OpaqueRegisterFinishResponse](c, lost.registration(c))
 	stranger := newPerson(t, "stranger")
 	registration := stranger.registration(c)
 	disk(total/100, 1)
@@ -55,6 +57,7 @@ func TestDiskFull(t *testing.T) {
 		"Fetch":     &pb.FetchRequest{SessionToken: alice.token},
 		"FetchWait": &pb.FetchWaitRequest{SessionToken: alice.token, AfterSeq: &after},
 		"Ack":       &pb.AckRequest{SessionToken: alice.token, RequestId: newRequestID(), UpTo: 1},
+		"RevokeKey": lost.revocation(public(lost.device)),
 	}
 	refused := map[string]proto.Message{
 		"Enqueue": alice.enqueue(alice, []byte("x")),

@@ -20,7 +20,9 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
+	"quicprochat/kt"
 	"quicprochat/kt/statement"
+	"quicprochat/log"
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc"
 	"quicprochat/rpc/pake"
@@ -250,11 +252,18 @@ func (c *conn) check(r reply, status pb.Status, reason pb.Reason) *pb.ErrorDetai
 // unchanged asserts that nothing was decided since it was called.
 func (w *world) unchanged() (check func()) {
 	w.t.Helper()
-	size := w.node.Log().Size()
+	l := w.node.Log()
+	size := l.Size()
 	return func() {
 		w.t.Helper()
-		if now := w.node.Log().Size(); now != size {
-			w.t.Errorf("the log grew from %d to %d records", size, now)
+		err := l.Iterate(size, l.Size(), func(index uint64, r log.Record) error {
+			if kt.Class(r.Leaf[0]) != kt.ClassHead { // heads come by the clock
+				w.t.Errorf("the log grew by record %d, behind %d records", index, size)
+			}
+			return nil
+		})
+		if err != nil {
+			w.t.Error(err)
 		}
 	}
 }
