@@ -22,12 +22,16 @@ import (
 type oracle struct {
 	read   uint64 // records taken in
 	hashes []tlog.Hash
+	heads  []seenHead
 	shadow *projections.Views
 	// receipts and payloads are those that were there at the last look.
 	receipts map[receiptName]bool
 	payloads map[*modelMessage]*deviceQueue
 	compared map[*modelMessage]bool // huge payloads that were read once
 }
+
+// seenHead is a HEAD of the log.
+type seenHead struct{ index, at uint64 }
 
 func newOracle(w *world) *oracle {
 	o := &oracle{}
@@ -53,7 +57,7 @@ func (o *oracle) close(w *world) {
 
 // open begins to follow the log from its first record.
 func (o *oracle) open(w *world) {
-	o.read, o.hashes = 0, nil
+	o.read, o.hashes, o.heads = 0, nil, nil
 	var err error
 	o.shadow, err = projections.DropAndRecreate(vfs.NewMem(), "shadow", projections.Options{LogSize: 1 << 40, CacheBytes: 1 << 20})
 	w.check(err)
@@ -82,6 +86,9 @@ func (o *oracle) catchUp(w *world) (root kt.Hash, digest projections.Hash) {
 		if err != nil {
 			return err
 		}
+		if event.GetHeadSealed() != nil {
+			o.heads = append(o.heads, seenHead{index, event.GetTimeMs()})
+		}
 		return projections.Apply(batch, &projections.Entry{Index: index, Leaf: r.Leaf, Opening: r.Opening, Raw: r.Event, Event: event})
 	}))
 	batch.Released()
@@ -103,6 +110,7 @@ func (m *machine) compare(t *rapid.T) {
 		t.Fatalf("the log has %d records, the model %d", size, m.model.events)
 	}
 	root, digest := m.oracle.catchUp(m.world)
+	m.compareHeads(t)
 	if root != m.log.Root() {
 		t.Fatalf("the log's root is %x, tlog's %x", m.log.Root(), root)
 	}
@@ -128,6 +136,19 @@ func (m *machine) compare(t *rapid.T) {
 	}
 	m.comparePayloads(t)
 	m.compareReceipts(t, view.Reader)
+}
+
+// compareHeads: the log has each HEAD that it must have, where and of when it must
+// be, and no other.
+func (m *machine) compareHeads(t *rapid.T) {
+	if len(m.oracle.heads) != len(m.model.seals) {
+		t.Fatalf("the log has %d HEADs, the model %d", len(m.oracle.heads), len(m.model.seals))
+	}
+	for i, want := range m.model.seals {
+		if got := m.oracle.heads[i]; got.index < want.from || got.index >= want.before || got.at != want.at {
+			t.Fatalf("HEAD %d is %+v, in the model %+v", i, got, want)
+		}
+	}
 }
 
 func (m *machine) compareAccount(t *rapid.T, view projections.Reader, got *projections.Account, a *modelAccount) {

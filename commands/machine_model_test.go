@@ -18,6 +18,7 @@ import (
 type serverModel struct {
 	quotas   bool
 	events   uint64                   // records that the log must have
+	seals    []seal                   // which of them are HEADs
 	accounts map[string]*modelAccount // by username
 	sessions []*modelSession          // those that did not end
 	queues   map[projections.Key]*deviceQueue
@@ -30,6 +31,23 @@ const (
 	anHour  = 60 * aMinute
 	aDay    = 24 * anHour
 )
+
+// seal is a HEAD that the log must have, of a moment, from one index on and before
+// another. On the clock housekeeping may come first or after it, or be halfway
+// through; any other HEAD has one place.
+type seal struct{ at, from, before uint64 }
+
+// seal is a HEAD that comes now, after all that was written before.
+func (m *serverModel) seal(now uint64) {
+	m.seals = append(m.seals, seal{at: now, from: m.events, before: m.events + 1})
+	m.events++
+}
+
+// sealBetween is a HEAD on the clock, anywhere among the events since an index.
+func (m *serverModel) sealBetween(from, now uint64) {
+	m.events++
+	m.seals = append(m.seals, seal{at: now, from: from, before: m.events})
+}
 
 // modelAccount is a person with what they registered.
 type modelAccount struct {
@@ -86,7 +104,7 @@ func newServerModel(quotas bool) *serverModel {
 // clone copies all that a call can change. Messages and receipts never change.
 func (m *serverModel) clone() *serverModel {
 	c := newServerModel(m.quotas)
-	c.events = m.events
+	c.events, c.seals = m.events, slices.Clone(m.seals)
 	for name, a := range m.accounts {
 		account := *a
 		c.accounts[name] = &account
@@ -247,6 +265,7 @@ func (m *serverModel) register(r *request, req *pb.OpaqueRegisterFinishRequest, 
 	}
 	m.queues[device] = &deviceQueue{queueModel: queueModel{next: 1}, owner: req.GetUsername()}
 	m.events += 3 // the account, and what key transparency says of name and identity
+	m.seal(now)
 	return prediction{answer: answer}
 }
 
@@ -302,6 +321,7 @@ func (m *serverModel) uploadHybridKey(req *pb.UploadHybridKeyRequest, s *modelSe
 	}
 	a.keySets = append(a.keySets[:len(a.keySets):len(a.keySets)], next)
 	m.events += 2 // a key-transparency event bears no receipt: that has its own
+	m.seal(now)
 	return prediction{answer: &pb.UploadHybridKeyResponse{Version: next.GetVersion(), ServerTimeMs: now}}
 }
 

@@ -46,8 +46,8 @@ func sequences(t *testing.T) int {
 // TestServerAgainstModel runs random sequences of every mutation and read that
 // exists, of retries, pauses from seconds to months, restarts, power cuts in the
 // middle of a call, snapshots and dropped views. The model says before each call
-// what it will be answered and how many records it makes. After each step the
-// views equal the model, the log's root is that of a second implementation, and
+// what it will be answered and how many records it makes, and where the log has
+// its HEADs. After each step the views equal the model, the log's root is that of a second implementation, and
 // an independent fold of the log has the digest of the views.
 func TestServerAgainstModel(t *testing.T) {
 	counts, answers := map[string]int{}, map[string]int{}
@@ -64,6 +64,7 @@ func TestServerAgainstModel(t *testing.T) {
 			m.join(rt, "bob")
 			rt.Repeat(m.actions(counts))
 			m.rebuild()
+			m.started(0)
 			m.compare(rt)
 		})
 	})
@@ -83,7 +84,7 @@ func newMachine(t tester, rt *rapid.T) *machine {
 		owners: map[string]string{}, hybrid: map[string][]byte{},
 	}
 	m.model, m.oracle = newServerModel(m.quotas), newOracle(m.world)
-	m.started()
+	m.started(0)
 	return m
 }
 
@@ -113,7 +114,7 @@ func (m *machine) actions(counts map[string]int) map[string]func(*rapid.T) {
 		"pause":    m.pause,
 		"restart":  m.restartStep,
 		"snapshot": m.snapshot,
-		"rebuild":  func(*rapid.T) { m.rebuild(); m.started() },
+		"rebuild":  func(*rapid.T) { m.rebuild(); m.started(0) },
 		"power cut": func(t *rapid.T) {
 			name := rapid.SampledFrom(slices.Sorted(maps.Keys(calls))).Draw(t, "call")
 			m.cut = drawCut(t)
@@ -272,30 +273,38 @@ func (m *machine) pause(t *rapid.T) {
 		m.oracle.close(m.world)
 		m.sleep(d) // starts anew 15 s before its end
 		m.oracle.open(m.world)
-		m.started()
-		m.booted -= 15 * aSecond
-		m.looked = m.booted
+		m.started(15 * aSecond)
 	}
 	m.settle()
 	m.lookAround()
 }
 
-// lookAround has the model keep house up to now.
+// lookAround has the model keep house up to now, and write its HEADs on the clock.
 func (m *machine) lookAround() {
-	for ; m.looked+10*aSecond <= m.now(); m.looked += 10 * aSecond {
-		m.model.housekeeping(m.looked + 10*aSecond)
+	for m.looked+10*aSecond <= m.now() {
+		m.looked += 10 * aSecond
+		before := m.model.events
+		m.model.housekeeping(m.looked)
+		if (m.looked-m.booted)%aMinute == 0 {
+			m.model.sealBetween(before, m.looked)
+		}
 	}
 }
 
-// started notes that the engine was started just now.
-func (m *machine) started() { m.booted, m.looked = m.now(), m.now() }
+// started notes that the engine was started some milliseconds ago. It begins with
+// a HEAD, and its clocks begin then.
+func (m *machine) started(ago uint64) {
+	m.booted = m.now() - ago
+	m.looked = m.booted
+	m.model.seal(m.booted)
+}
 
 func (m *machine) restartStep(*rapid.T) {
 	m.stop()
 	m.check(m.log.Close())
 	m.open()
 	m.boot()
-	m.started()
+	m.started(0)
 }
 
 func (m *machine) snapshot(*rapid.T) {
@@ -313,15 +322,16 @@ func (m *machine) recover(t *rapid.T, cut *powerCut, states ...*serverModel) {
 	m.fs = m.disk
 	m.open()
 	m.boot()
-	m.started()
+	survived := m.log.Size() - 1 // without the HEAD of this start
 	for _, state := range states {
-		if state.events == m.log.Size() {
+		if state.events == survived {
 			m.model = state
+			m.started(0)
 			m.oracle.forget(m.world)
 			return
 		}
 	}
-	t.Fatalf("%d records survived, %d were there before the call and %d after it", m.log.Size(), states[0].events, states[len(states)-1].events)
+	t.Fatalf("%d records survived, %d were there before the call and %d after it", survived, states[0].events, states[len(states)-1].events)
 }
 
 func drawCut(t *rapid.T) *powerCut {

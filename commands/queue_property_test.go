@@ -70,6 +70,11 @@ func inBubble(t *testing.T, rt *rapid.T, sequence func(t tester)) {
 		defer inside.end()
 		sequence(inside)
 	})
+	// rapid shrinks to whatever panics at the same line. Draws that ran out must have
+	// another than failures, else it ends at "invalid data: overrun" and hides them.
+	if fmt.Sprintf("%T", failure) == "rapid.invalidData" {
+		panic(failure)
+	}
 	if failure != nil {
 		panic(failure)
 	}
