@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"quicprochat/commands/datadir"
+	"quicprochat/log"
 	"quicprochat/projections"
 )
 
@@ -166,6 +167,47 @@ func readViews(t *testing.T, dataDir string) viewsState {
 		t.Fatal(err)
 	}
 	defer v.Close()
+	s := v.Snapshot()
+	defer s.Close()
+	digest, err := projections.Digest(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return viewsState{v.Cursor(), digest}
+}
+
+// foldViews folds the first size events of a stopped server's log in memory.
+func foldViews(t *testing.T, dataDir string, size uint64) viewsState {
+	t.Helper()
+	d, err := datadir.Open(context.Background(), vfs.Default, dataDir, datadir.Options{NoCreate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	l, _, err := d.OpenLog(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	v, err := projections.DropAndRecreate(vfs.NewMem(), "folded", projections.Options{LogSize: size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	batch := v.NewBatch()
+	err = l.Iterate(0, size, func(index uint64, r log.Record) error {
+		event, err := projections.DecodeEvent(r.Event)
+		if err != nil {
+			return err
+		}
+		return projections.Apply(batch, &projections.Entry{Index: index, Leaf: r.Leaf, Opening: r.Opening, Raw: r.Event, Event: event})
+	})
+	if err == nil {
+		err = batch.Commit()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := v.Snapshot()
 	defer s.Close()
 	digest, err := projections.Digest(s)

@@ -192,7 +192,7 @@ func TestRefusedData(t *testing.T) {
 		spoil func(t *testing.T, dir string)
 		words []string
 	}{
-		"newer format":   {newerFormat, []string{"format 1", "newer quicprochat-server"}},
+		"newer format":   {newerFormat, []string{"format 2", "newer quicprochat-server"}},
 		"missing FORMAT": {remove("FORMAT"), []string{"FORMAT is missing", "restore"}},
 		"missing log":    {remove("log"), []string{"log/ is missing", "mount or restore"}},
 		"missing anchor": {remove("anchor"), []string{"anchor", "restore"}},
