@@ -18,7 +18,6 @@ var clocksAllowed = map[string]string{
 	"commands/writer.go":       "timers of the run loop",
 	"commands/acker.go":        "timers of the run loop",
 	"commands/catchup.go":      "progress lines while replaying",
-	"commands/heads.go":        "the clock of HEADs",
 	"commands/housekeeping.go": "the housekeeping timer",
 	"commands/tx.go":           "the one place where randomness enters decide",
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -79,18 +78,11 @@ type pin struct {
 
 // parsePin reads a C2SP signed-note verifier key of type 0x01 (Ed25519).
 func parsePin(text string) (*pin, error) {
-	p := &pin{line: strings.TrimSpace(text)}
-	origin, rest, _ := strings.Cut(p.line, "+")
-	_, encoded, _ := strings.Cut(rest, "+")
-	raw, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil || len(raw) != 1+ed25519.PublicKeySize || raw[0] != 1 {
-		return nil, errors.New("it is no verifier key of a log (origin+hash+key)")
+	origin, key, err := kt.ParseVerifierKey(text)
+	if err != nil {
+		return nil, err
 	}
-	p.origin, p.key = origin, raw[1:]
-	if line, err := kt.VerifierKey(origin, p.key); err != nil || line != p.line {
-		return nil, errors.New("its hash does not belong to its name and key")
-	}
-	return p, nil
+	return &pin{line: strings.TrimSpace(text), origin: origin, key: key}, nil
 }
 
 func (p *pin) opens(signed []byte) error {
