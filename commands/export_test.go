@@ -11,7 +11,7 @@ import (
 )
 
 // PretendRevoked makes the registration meet p where it looks for the revocation
-// of its first key. Revocations themselves are not written yet.
+// of its first key.
 func (r *Registration) PretendRevoked(p *PreparedKT) { r.revocations[0].label = p.Label }
 
 // DigestOf folds the first size records of a log into views in memory and gives
