@@ -53,6 +53,9 @@ func readAhead(ctx context.Context, l *log.Log, from, to uint64, apply func(*pro
 		}
 	}()
 	for c := range r.ready {
+		if ctx.Err() != nil { // asked for here: the reader may be chunks ahead
+			return ctx.Err()
+		}
 		for i := range c.entries {
 			if err := apply(&c.entries[i]); err != nil {
 				return err
