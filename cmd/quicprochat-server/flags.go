@@ -21,7 +21,7 @@ type grammar struct {
 	Serve serveCommand `cmd:"" default:"withargs" help:"Serve until SIGTERM or SIGINT; the first start creates the data directory."`
 	Init  initCommand  `cmd:"" help:"Create the data directory and stop, without serving."`
 	Admin adminCommand `cmd:"" help:"Roles, resets, revocations: on the machine of the server, running or not."`
-	Demo  demoCommand  `cmd:"" help:"Show that no message gets lost: two people, one kill -9, one proof."`
+	Demo  demoCommand  `cmd:"" help:"Show that no message gets lost: two people, one kill -9, and proofs."`
 
 	Version versionFlag `help:"Print version, commit and Go version."`
 }

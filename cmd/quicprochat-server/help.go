@@ -134,8 +134,9 @@ Example:
 `,
 	"demo": `Starts a server in a temporary folder on a free loopback port, registers two
 people over real QUIC, sends a message, kills the server with SIGKILL, starts it
-again, receives the message, stops the server and proves from the stopped log that
-the message's event is in its Merkle tree. Exit code 0 means that each step held.
+again, receives the message, looks the recipient's keys up with proof, asks for the
+message's receipt, stops the server and proves from the stopped log that the
+message's event is in its Merkle tree. Exit code 0 means that each step held.
 `,
 }
 
