@@ -1268,6 +1268,8 @@ type MessageEnqueued struct {
 	PayloadSize   uint32   `protobuf:"varint,6,opt,name=payload_size,json=payloadSize,proto3" json:"payload_size,omitempty"`
 	PayloadSha256 []byte   `protobuf:"bytes,7,opt,name=payload_sha256,json=payloadSha256,proto3" json:"payload_sha256,omitempty"`
 	ExpiresMs     uint64   `protobuf:"varint,8,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// The payload is a ControlItem, made by the server; sender_id is 16 zero bytes.
+	Control       bool `protobuf:"varint,9,opt,name=control,proto3" json:"control,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1356,6 +1358,13 @@ func (x *MessageEnqueued) GetExpiresMs() uint64 {
 		return x.ExpiresMs
 	}
 	return 0
+}
+
+func (x *MessageEnqueued) GetControl() bool {
+	if x != nil {
+		return x.Control
+	}
+	return false
 }
 
 // MessagesDrained moves the cursor of a device's queue (plain Fetch).
@@ -2161,7 +2170,7 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
 	"\aEXPIRED\x10\x01\x12\x0e\n" +
 	"\n" +
-	"LOGGED_OUT\x10\x02\"\xe4\x02\n" +
+	"LOGGED_OUT\x10\x02\"\xfe\x02\n" +
 	"\x0fMessageEnqueued\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12\x1d\n" +
@@ -2173,7 +2182,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\fpayload_size\x18\x06 \x01(\rR\vpayloadSize\x12%\n" +
 	"\x0epayload_sha256\x18\a \x01(\fR\rpayloadSha256\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\b \x01(\x04R\texpiresMs\x1a9\n" +
+	"expires_ms\x18\b \x01(\x04R\texpiresMs\x12\x18\n" +
+	"\acontrol\x18\t \x01(\bR\acontrol\x1a9\n" +
 	"\x06Target\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x10\n" +
