@@ -158,6 +158,7 @@ type Event struct {
 	//	*Event_SnapshotTaken
 	//	*Event_RequestAnswered
 	//	*Event_RoleChanged
+	//	*Event_DeviceRegistered
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -394,6 +395,15 @@ func (x *Event) GetRoleChanged() *RoleChanged {
 	return nil
 }
 
+func (x *Event) GetDeviceRegistered() *DeviceRegistered {
+	if x != nil {
+		if x, ok := x.Body.(*Event_DeviceRegistered); ok {
+			return x.DeviceRegistered
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -478,6 +488,10 @@ type Event_RoleChanged struct {
 	RoleChanged *RoleChanged `protobuf:"bytes,40,opt,name=role_changed,json=roleChanged,proto3,oneof"`
 }
 
+type Event_DeviceRegistered struct {
+	DeviceRegistered *DeviceRegistered `protobuf:"bytes,50,opt,name=device_registered,json=deviceRegistered,proto3,oneof"`
+}
+
 func (*Event_ServerConfigured) isEvent_Body() {}
 
 func (*Event_KeyTransparencyEntry) isEvent_Body() {}
@@ -517,6 +531,8 @@ func (*Event_SnapshotTaken) isEvent_Body() {}
 func (*Event_RequestAnswered) isEvent_Body() {}
 
 func (*Event_RoleChanged) isEvent_Body() {}
+
+func (*Event_DeviceRegistered) isEvent_Body() {}
 
 // Receipt makes a mutation safe to retry: the same request_id gets the same
 // outcome, another body under it is refused.
@@ -2022,6 +2038,79 @@ func (x *IdentityReplaced) GetRevocationLabels() []*RevocationLabel {
 	return nil
 }
 
+// DeviceRegistered adds a device to an account. The KeySet that lists it follows,
+// and after that the revocation of a device whose place it takes.
+type DeviceRegistered struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	DeviceKey []byte                 `protobuf:"bytes,2,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	// The active device whose queue goes over to the new one, with its numbers; or
+	// empty.
+	Replaces []byte `protobuf:"bytes,3,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	// Where the revocation of the new key would stand, as in AccountRegistered.
+	RevocationLabel *RevocationLabel `protobuf:"bytes,4,opt,name=revocation_label,json=revocationLabel,proto3" json:"revocation_label,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *DeviceRegistered) Reset() {
+	*x = DeviceRegistered{}
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceRegistered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceRegistered) ProtoMessage() {}
+
+func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceRegistered.ProtoReflect.Descriptor instead.
+func (*DeviceRegistered) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DeviceRegistered) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *DeviceRegistered) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *DeviceRegistered) GetReplaces() []byte {
+	if x != nil {
+		return x.Replaces
+	}
+	return nil
+}
+
+func (x *DeviceRegistered) GetRevocationLabel() *RevocationLabel {
+	if x != nil {
+		return x.RevocationLabel
+	}
+	return nil
+}
+
 type MessageEnqueued_Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	DeviceKey     []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
@@ -2032,7 +2121,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2133,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2078,7 +2167,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xab\v\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xf4\v\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -2104,7 +2193,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x10receipts_expired\x18\x1e \x01(\v2\x17.qpc.v1.ReceiptsExpiredH\x00R\x0freceiptsExpired\x12>\n" +
 	"\x0esnapshot_taken\x18\x1f \x01(\v2\x15.qpc.v1.SnapshotTakenH\x00R\rsnapshotTaken\x12D\n" +
 	"\x10request_answered\x18  \x01(\v2\x17.qpc.v1.RequestAnsweredH\x00R\x0frequestAnswered\x128\n" +
-	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChangedB\x06\n" +
+	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x12G\n" +
+	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegisteredB\x06\n" +
 	"\x04body\"\x95\x01\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\fR\x06caller\x12\x16\n" +
@@ -2239,7 +2329,14 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x17\n" +
 	"\aold_key\x18\x02 \x01(\fR\x06oldKey\x12\x17\n" +
 	"\anew_key\x18\x03 \x01(\fR\x06newKey\x12D\n" +
-	"\x11revocation_labels\x18\x04 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabelsB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\x11revocation_labels\x18\x04 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\xb0\x01\n" +
+	"\x10DeviceRegistered\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x02 \x01(\fR\tdeviceKey\x12\x1a\n" +
+	"\breplaces\x18\x03 \x01(\fR\breplaces\x12B\n" +
+	"\x10revocation_label\x18\x04 \x01(\v2\x17.qpc.v1.RevocationLabelR\x0frevocationLabelB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_event_proto_rawDescOnce sync.Once
@@ -2254,7 +2351,7 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),       // 0: qpc.v1.SessionsEnded.Cause
 	(Actor_Way)(0),                 // 1: qpc.v1.Actor.Way
@@ -2283,9 +2380,10 @@ var file_qpc_v1_event_proto_goTypes = []any{
 	(*RoleChanged)(nil),            // 24: qpc.v1.RoleChanged
 	(*KeyRevoked)(nil),             // 25: qpc.v1.KeyRevoked
 	(*IdentityReplaced)(nil),       // 26: qpc.v1.IdentityReplaced
-	(*MessageEnqueued_Target)(nil), // 27: qpc.v1.MessageEnqueued.Target
-	(SessionScope)(0),              // 28: qpc.v1.SessionScope
-	(Role)(0),                      // 29: qpc.v1.Role
+	(*DeviceRegistered)(nil),       // 27: qpc.v1.DeviceRegistered
+	(*MessageEnqueued_Target)(nil), // 28: qpc.v1.MessageEnqueued.Target
+	(SessionScope)(0),              // 29: qpc.v1.SessionScope
+	(Role)(0),                      // 30: qpc.v1.Role
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -2309,22 +2407,24 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	21, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
 	22, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
 	24, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
-	7,  // 21: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 22: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	7,  // 23: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	28, // 24: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 25: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	27, // 26: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	1,  // 27: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
-	29, // 28: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	23, // 29: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	23, // 30: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	9,  // 31: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	27, // 21: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
+	7,  // 22: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 23: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	7,  // 24: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	29, // 25: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 26: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	28, // 27: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	1,  // 28: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
+	30, // 29: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	23, // 30: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	23, // 31: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	9,  // 32: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	9,  // 33: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -2355,6 +2455,7 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_SnapshotTaken)(nil),
 		(*Event_RequestAnswered)(nil),
 		(*Event_RoleChanged)(nil),
+		(*Event_DeviceRegistered)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2362,7 +2463,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
