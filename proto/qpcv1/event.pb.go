@@ -158,6 +158,8 @@ type Event struct {
 	//	*Event_SnapshotTaken
 	//	*Event_RequestAnswered
 	//	*Event_RoleChanged
+	//	*Event_ResetIssued
+	//	*Event_AccountReset
 	//	*Event_DeviceRegistered
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -395,6 +397,24 @@ func (x *Event) GetRoleChanged() *RoleChanged {
 	return nil
 }
 
+func (x *Event) GetResetIssued() *ResetIssued {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ResetIssued); ok {
+			return x.ResetIssued
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetAccountReset() *AccountReset {
+	if x != nil {
+		if x, ok := x.Body.(*Event_AccountReset); ok {
+			return x.AccountReset
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetDeviceRegistered() *DeviceRegistered {
 	if x != nil {
 		if x, ok := x.Body.(*Event_DeviceRegistered); ok {
@@ -488,6 +508,14 @@ type Event_RoleChanged struct {
 	RoleChanged *RoleChanged `protobuf:"bytes,40,opt,name=role_changed,json=roleChanged,proto3,oneof"`
 }
 
+type Event_ResetIssued struct {
+	ResetIssued *ResetIssued `protobuf:"bytes,41,opt,name=reset_issued,json=resetIssued,proto3,oneof"`
+}
+
+type Event_AccountReset struct {
+	AccountReset *AccountReset `protobuf:"bytes,42,opt,name=account_reset,json=accountReset,proto3,oneof"`
+}
+
 type Event_DeviceRegistered struct {
 	DeviceRegistered *DeviceRegistered `protobuf:"bytes,50,opt,name=device_registered,json=deviceRegistered,proto3,oneof"`
 }
@@ -531,6 +559,10 @@ func (*Event_SnapshotTaken) isEvent_Body() {}
 func (*Event_RequestAnswered) isEvent_Body() {}
 
 func (*Event_RoleChanged) isEvent_Body() {}
+
+func (*Event_ResetIssued) isEvent_Body() {}
+
+func (*Event_AccountReset) isEvent_Body() {}
 
 func (*Event_DeviceRegistered) isEvent_Body() {}
 
@@ -2038,6 +2070,167 @@ func (x *IdentityReplaced) GetRevocationLabels() []*RevocationLabel {
 	return nil
 }
 
+// ResetIssued lets whoever has a token register an account's name anew, once.
+type ResetIssued struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// SHA-256 of the token.
+	TokenHash []byte `protobuf:"bytes,2,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
+	ExpiresMs uint64 `protobuf:"varint,3,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// On the server's machine.
+	Actor         *Actor `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetIssued) Reset() {
+	*x = ResetIssued{}
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetIssued) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetIssued) ProtoMessage() {}
+
+func (x *ResetIssued) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetIssued.ProtoReflect.Descriptor instead.
+func (*ResetIssued) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ResetIssued) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *ResetIssued) GetTokenHash() []byte {
+	if x != nil {
+		return x.TokenHash
+	}
+	return nil
+}
+
+func (x *ResetIssued) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *ResetIssued) GetActor() *Actor {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
+// AccountReset uses up such a token: the account gets another identity key,
+// another OPAQUE record and a first device, and keeps nothing else but its name
+// and role. The revocations of the identity key and of the devices before stand
+// in front of it, the account's key-transparency entries follow.
+type AccountReset struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	AccountId   []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	IdentityKey []byte                 `protobuf:"bytes,2,opt,name=identity_key,json=identityKey,proto3" json:"identity_key,omitempty"`
+	Opaque      *OpaqueRecord          `protobuf:"bytes,3,opt,name=opaque,proto3" json:"opaque,omitempty"`
+	DeviceKey   []byte                 `protobuf:"bytes,4,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	// As in AccountRegistered.
+	RegistrationHash []byte `protobuf:"bytes,5,opt,name=registration_hash,json=registrationHash,proto3" json:"registration_hash,omitempty"`
+	// As in AccountRegistered.
+	RevocationLabels []*RevocationLabel `protobuf:"bytes,6,rep,name=revocation_labels,json=revocationLabels,proto3" json:"revocation_labels,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AccountReset) Reset() {
+	*x = AccountReset{}
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountReset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountReset) ProtoMessage() {}
+
+func (x *AccountReset) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountReset.ProtoReflect.Descriptor instead.
+func (*AccountReset) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AccountReset) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *AccountReset) GetIdentityKey() []byte {
+	if x != nil {
+		return x.IdentityKey
+	}
+	return nil
+}
+
+func (x *AccountReset) GetOpaque() *OpaqueRecord {
+	if x != nil {
+		return x.Opaque
+	}
+	return nil
+}
+
+func (x *AccountReset) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *AccountReset) GetRegistrationHash() []byte {
+	if x != nil {
+		return x.RegistrationHash
+	}
+	return nil
+}
+
+func (x *AccountReset) GetRevocationLabels() []*RevocationLabel {
+	if x != nil {
+		return x.RevocationLabels
+	}
+	return nil
+}
+
 // DeviceRegistered adds a device to an account. The KeySet that lists it follows,
 // and after that the revocation of a device whose place it takes.
 type DeviceRegistered struct {
@@ -2055,7 +2248,7 @@ type DeviceRegistered struct {
 
 func (x *DeviceRegistered) Reset() {
 	*x = DeviceRegistered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2260,7 @@ func (x *DeviceRegistered) String() string {
 func (*DeviceRegistered) ProtoMessage() {}
 
 func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2273,7 @@ func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceRegistered.ProtoReflect.Descriptor instead.
 func (*DeviceRegistered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeviceRegistered) GetAccountId() []byte {
@@ -2121,7 +2314,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2326,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2167,7 +2360,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xf4\v\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xeb\f\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -2193,7 +2386,9 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x10receipts_expired\x18\x1e \x01(\v2\x17.qpc.v1.ReceiptsExpiredH\x00R\x0freceiptsExpired\x12>\n" +
 	"\x0esnapshot_taken\x18\x1f \x01(\v2\x15.qpc.v1.SnapshotTakenH\x00R\rsnapshotTaken\x12D\n" +
 	"\x10request_answered\x18  \x01(\v2\x17.qpc.v1.RequestAnsweredH\x00R\x0frequestAnswered\x128\n" +
-	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x12G\n" +
+	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x128\n" +
+	"\freset_issued\x18) \x01(\v2\x13.qpc.v1.ResetIssuedH\x00R\vresetIssued\x12;\n" +
+	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12G\n" +
 	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegisteredB\x06\n" +
 	"\x04body\"\x95\x01\n" +
 	"\aReceipt\x12\x16\n" +
@@ -2329,7 +2524,24 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x17\n" +
 	"\aold_key\x18\x02 \x01(\fR\x06oldKey\x12\x17\n" +
 	"\anew_key\x18\x03 \x01(\fR\x06newKey\x12D\n" +
-	"\x11revocation_labels\x18\x04 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\xb0\x01\n" +
+	"\x11revocation_labels\x18\x04 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\x8f\x01\n" +
+	"\vResetIssued\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
+	"\n" +
+	"token_hash\x18\x02 \x01(\fR\ttokenHash\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x03 \x01(\x04R\texpiresMs\x12#\n" +
+	"\x05actor\x18\x04 \x01(\v2\r.qpc.v1.ActorR\x05actor\"\x90\x02\n" +
+	"\fAccountReset\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12!\n" +
+	"\fidentity_key\x18\x02 \x01(\fR\videntityKey\x12,\n" +
+	"\x06opaque\x18\x03 \x01(\v2\x14.qpc.v1.OpaqueRecordR\x06opaque\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x04 \x01(\fR\tdeviceKey\x12+\n" +
+	"\x11registration_hash\x18\x05 \x01(\fR\x10registrationHash\x12D\n" +
+	"\x11revocation_labels\x18\x06 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\xb0\x01\n" +
 	"\x10DeviceRegistered\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
@@ -2351,7 +2563,7 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),       // 0: qpc.v1.SessionsEnded.Cause
 	(Actor_Way)(0),                 // 1: qpc.v1.Actor.Way
@@ -2380,10 +2592,12 @@ var file_qpc_v1_event_proto_goTypes = []any{
 	(*RoleChanged)(nil),            // 24: qpc.v1.RoleChanged
 	(*KeyRevoked)(nil),             // 25: qpc.v1.KeyRevoked
 	(*IdentityReplaced)(nil),       // 26: qpc.v1.IdentityReplaced
-	(*DeviceRegistered)(nil),       // 27: qpc.v1.DeviceRegistered
-	(*MessageEnqueued_Target)(nil), // 28: qpc.v1.MessageEnqueued.Target
-	(SessionScope)(0),              // 29: qpc.v1.SessionScope
-	(Role)(0),                      // 30: qpc.v1.Role
+	(*ResetIssued)(nil),            // 27: qpc.v1.ResetIssued
+	(*AccountReset)(nil),           // 28: qpc.v1.AccountReset
+	(*DeviceRegistered)(nil),       // 29: qpc.v1.DeviceRegistered
+	(*MessageEnqueued_Target)(nil), // 30: qpc.v1.MessageEnqueued.Target
+	(SessionScope)(0),              // 31: qpc.v1.SessionScope
+	(Role)(0),                      // 32: qpc.v1.Role
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -2407,24 +2621,29 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	21, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
 	22, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
 	24, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
-	27, // 21: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
-	7,  // 22: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 23: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	7,  // 24: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	29, // 25: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 26: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	28, // 27: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	1,  // 28: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
-	30, // 29: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	23, // 30: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	23, // 31: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	9,  // 32: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	9,  // 33: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	27, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
+	28, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
+	29, // 23: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
+	7,  // 24: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 25: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	7,  // 26: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	31, // 27: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 28: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	30, // 29: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	1,  // 30: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
+	32, // 31: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	23, // 32: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	23, // 33: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	9,  // 34: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	23, // 35: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	7,  // 36: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 37: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	9,  // 38: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -2455,6 +2674,8 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_SnapshotTaken)(nil),
 		(*Event_RequestAnswered)(nil),
 		(*Event_RoleChanged)(nil),
+		(*Event_ResetIssued)(nil),
+		(*Event_AccountReset)(nil),
 		(*Event_DeviceRegistered)(nil),
 	}
 	type x struct{}
@@ -2463,7 +2684,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
