@@ -91,6 +91,7 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 				MessageID: id16(m.GetMessageId()),
 				Owner:     id16(m.GetAccountId()),
 				Size:      m.GetPayloadSize(),
+				Control:   m.GetControl(),
 			})
 		}
 	case *pb.Event_SessionsEnded:
@@ -103,6 +104,14 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 			return nil
 		}
 		sessions, err := projections.SessionsEndedBy(g.views(w), key32(e.GetId()))
+		if err != nil {
+			return err
+		}
+		for i := range sessions {
+			g.news.Ended = append(g.news.Ended, sessions[i].TokenHash)
+		}
+	case *pb.Event_AccountReset:
+		sessions, err := projections.SessionsOf(g.views(w), id16(body.AccountReset.GetAccountId()))
 		if err != nil {
 			return err
 		}

@@ -158,6 +158,9 @@ type Event struct {
 	//	*Event_SnapshotTaken
 	//	*Event_RequestAnswered
 	//	*Event_RoleChanged
+	//	*Event_ResetIssued
+	//	*Event_AccountReset
+	//	*Event_DeviceRegistered
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -394,6 +397,33 @@ func (x *Event) GetRoleChanged() *RoleChanged {
 	return nil
 }
 
+func (x *Event) GetResetIssued() *ResetIssued {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ResetIssued); ok {
+			return x.ResetIssued
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetAccountReset() *AccountReset {
+	if x != nil {
+		if x, ok := x.Body.(*Event_AccountReset); ok {
+			return x.AccountReset
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetDeviceRegistered() *DeviceRegistered {
+	if x != nil {
+		if x, ok := x.Body.(*Event_DeviceRegistered); ok {
+			return x.DeviceRegistered
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -478,6 +508,18 @@ type Event_RoleChanged struct {
 	RoleChanged *RoleChanged `protobuf:"bytes,40,opt,name=role_changed,json=roleChanged,proto3,oneof"`
 }
 
+type Event_ResetIssued struct {
+	ResetIssued *ResetIssued `protobuf:"bytes,41,opt,name=reset_issued,json=resetIssued,proto3,oneof"`
+}
+
+type Event_AccountReset struct {
+	AccountReset *AccountReset `protobuf:"bytes,42,opt,name=account_reset,json=accountReset,proto3,oneof"`
+}
+
+type Event_DeviceRegistered struct {
+	DeviceRegistered *DeviceRegistered `protobuf:"bytes,50,opt,name=device_registered,json=deviceRegistered,proto3,oneof"`
+}
+
 func (*Event_ServerConfigured) isEvent_Body() {}
 
 func (*Event_KeyTransparencyEntry) isEvent_Body() {}
@@ -517,6 +559,12 @@ func (*Event_SnapshotTaken) isEvent_Body() {}
 func (*Event_RequestAnswered) isEvent_Body() {}
 
 func (*Event_RoleChanged) isEvent_Body() {}
+
+func (*Event_ResetIssued) isEvent_Body() {}
+
+func (*Event_AccountReset) isEvent_Body() {}
+
+func (*Event_DeviceRegistered) isEvent_Body() {}
 
 // Receipt makes a mutation safe to retry: the same request_id gets the same
 // outcome, another body under it is refused.
@@ -1268,6 +1316,8 @@ type MessageEnqueued struct {
 	PayloadSize   uint32   `protobuf:"varint,6,opt,name=payload_size,json=payloadSize,proto3" json:"payload_size,omitempty"`
 	PayloadSha256 []byte   `protobuf:"bytes,7,opt,name=payload_sha256,json=payloadSha256,proto3" json:"payload_sha256,omitempty"`
 	ExpiresMs     uint64   `protobuf:"varint,8,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// The payload is a ControlItem, made by the server; sender_id is 16 zero bytes.
+	Control       bool `protobuf:"varint,9,opt,name=control,proto3" json:"control,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1356,6 +1406,13 @@ func (x *MessageEnqueued) GetExpiresMs() uint64 {
 		return x.ExpiresMs
 	}
 	return 0
+}
+
+func (x *MessageEnqueued) GetControl() bool {
+	if x != nil {
+		return x.Control
+	}
+	return false
 }
 
 // MessagesDrained moves the cursor of a device's queue (plain Fetch).
@@ -2013,6 +2070,240 @@ func (x *IdentityReplaced) GetRevocationLabels() []*RevocationLabel {
 	return nil
 }
 
+// ResetIssued lets whoever has a token register an account's name anew, once.
+type ResetIssued struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// SHA-256 of the token.
+	TokenHash []byte `protobuf:"bytes,2,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
+	ExpiresMs uint64 `protobuf:"varint,3,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// On the server's machine.
+	Actor         *Actor `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetIssued) Reset() {
+	*x = ResetIssued{}
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetIssued) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetIssued) ProtoMessage() {}
+
+func (x *ResetIssued) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetIssued.ProtoReflect.Descriptor instead.
+func (*ResetIssued) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ResetIssued) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *ResetIssued) GetTokenHash() []byte {
+	if x != nil {
+		return x.TokenHash
+	}
+	return nil
+}
+
+func (x *ResetIssued) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *ResetIssued) GetActor() *Actor {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
+// AccountReset uses up such a token: the account gets another identity key,
+// another OPAQUE record and a first device, and keeps nothing else but its name
+// and role. The revocations of the identity key and of the devices before stand
+// in front of it, the account's key-transparency entries follow.
+type AccountReset struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	AccountId   []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	IdentityKey []byte                 `protobuf:"bytes,2,opt,name=identity_key,json=identityKey,proto3" json:"identity_key,omitempty"`
+	Opaque      *OpaqueRecord          `protobuf:"bytes,3,opt,name=opaque,proto3" json:"opaque,omitempty"`
+	DeviceKey   []byte                 `protobuf:"bytes,4,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	// As in AccountRegistered.
+	RegistrationHash []byte `protobuf:"bytes,5,opt,name=registration_hash,json=registrationHash,proto3" json:"registration_hash,omitempty"`
+	// As in AccountRegistered.
+	RevocationLabels []*RevocationLabel `protobuf:"bytes,6,rep,name=revocation_labels,json=revocationLabels,proto3" json:"revocation_labels,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AccountReset) Reset() {
+	*x = AccountReset{}
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountReset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountReset) ProtoMessage() {}
+
+func (x *AccountReset) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountReset.ProtoReflect.Descriptor instead.
+func (*AccountReset) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AccountReset) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *AccountReset) GetIdentityKey() []byte {
+	if x != nil {
+		return x.IdentityKey
+	}
+	return nil
+}
+
+func (x *AccountReset) GetOpaque() *OpaqueRecord {
+	if x != nil {
+		return x.Opaque
+	}
+	return nil
+}
+
+func (x *AccountReset) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *AccountReset) GetRegistrationHash() []byte {
+	if x != nil {
+		return x.RegistrationHash
+	}
+	return nil
+}
+
+func (x *AccountReset) GetRevocationLabels() []*RevocationLabel {
+	if x != nil {
+		return x.RevocationLabels
+	}
+	return nil
+}
+
+// DeviceRegistered adds a device to an account. The KeySet that lists it follows,
+// and after that the revocation of a device whose place it takes.
+type DeviceRegistered struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	DeviceKey []byte                 `protobuf:"bytes,2,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	// The active device whose queue goes over to the new one, with its numbers; or
+	// empty.
+	Replaces []byte `protobuf:"bytes,3,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	// Where the revocation of the new key would stand, as in AccountRegistered.
+	RevocationLabel *RevocationLabel `protobuf:"bytes,4,opt,name=revocation_label,json=revocationLabel,proto3" json:"revocation_label,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *DeviceRegistered) Reset() {
+	*x = DeviceRegistered{}
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceRegistered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceRegistered) ProtoMessage() {}
+
+func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceRegistered.ProtoReflect.Descriptor instead.
+func (*DeviceRegistered) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DeviceRegistered) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *DeviceRegistered) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *DeviceRegistered) GetReplaces() []byte {
+	if x != nil {
+		return x.Replaces
+	}
+	return nil
+}
+
+func (x *DeviceRegistered) GetRevocationLabel() *RevocationLabel {
+	if x != nil {
+		return x.RevocationLabel
+	}
+	return nil
+}
+
 type MessageEnqueued_Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	DeviceKey     []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
@@ -2023,7 +2314,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2326,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2360,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xab\v\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xeb\f\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -2095,7 +2386,10 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x10receipts_expired\x18\x1e \x01(\v2\x17.qpc.v1.ReceiptsExpiredH\x00R\x0freceiptsExpired\x12>\n" +
 	"\x0esnapshot_taken\x18\x1f \x01(\v2\x15.qpc.v1.SnapshotTakenH\x00R\rsnapshotTaken\x12D\n" +
 	"\x10request_answered\x18  \x01(\v2\x17.qpc.v1.RequestAnsweredH\x00R\x0frequestAnswered\x128\n" +
-	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChangedB\x06\n" +
+	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x128\n" +
+	"\freset_issued\x18) \x01(\v2\x13.qpc.v1.ResetIssuedH\x00R\vresetIssued\x12;\n" +
+	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12G\n" +
+	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegisteredB\x06\n" +
 	"\x04body\"\x95\x01\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\fR\x06caller\x12\x16\n" +
@@ -2161,7 +2455,7 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
 	"\aEXPIRED\x10\x01\x12\x0e\n" +
 	"\n" +
-	"LOGGED_OUT\x10\x02\"\xe4\x02\n" +
+	"LOGGED_OUT\x10\x02\"\xfe\x02\n" +
 	"\x0fMessageEnqueued\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12\x1d\n" +
@@ -2173,7 +2467,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\fpayload_size\x18\x06 \x01(\rR\vpayloadSize\x12%\n" +
 	"\x0epayload_sha256\x18\a \x01(\fR\rpayloadSha256\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\b \x01(\x04R\texpiresMs\x1a9\n" +
+	"expires_ms\x18\b \x01(\x04R\texpiresMs\x12\x18\n" +
+	"\acontrol\x18\t \x01(\bR\acontrol\x1a9\n" +
 	"\x06Target\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x10\n" +
@@ -2229,7 +2524,31 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x17\n" +
 	"\aold_key\x18\x02 \x01(\fR\x06oldKey\x12\x17\n" +
 	"\anew_key\x18\x03 \x01(\fR\x06newKey\x12D\n" +
-	"\x11revocation_labels\x18\x04 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabelsB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\x11revocation_labels\x18\x04 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\x8f\x01\n" +
+	"\vResetIssued\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
+	"\n" +
+	"token_hash\x18\x02 \x01(\fR\ttokenHash\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x03 \x01(\x04R\texpiresMs\x12#\n" +
+	"\x05actor\x18\x04 \x01(\v2\r.qpc.v1.ActorR\x05actor\"\x90\x02\n" +
+	"\fAccountReset\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12!\n" +
+	"\fidentity_key\x18\x02 \x01(\fR\videntityKey\x12,\n" +
+	"\x06opaque\x18\x03 \x01(\v2\x14.qpc.v1.OpaqueRecordR\x06opaque\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x04 \x01(\fR\tdeviceKey\x12+\n" +
+	"\x11registration_hash\x18\x05 \x01(\fR\x10registrationHash\x12D\n" +
+	"\x11revocation_labels\x18\x06 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\xb0\x01\n" +
+	"\x10DeviceRegistered\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x02 \x01(\fR\tdeviceKey\x12\x1a\n" +
+	"\breplaces\x18\x03 \x01(\fR\breplaces\x12B\n" +
+	"\x10revocation_label\x18\x04 \x01(\v2\x17.qpc.v1.RevocationLabelR\x0frevocationLabelB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_event_proto_rawDescOnce sync.Once
@@ -2244,7 +2563,7 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),       // 0: qpc.v1.SessionsEnded.Cause
 	(Actor_Way)(0),                 // 1: qpc.v1.Actor.Way
@@ -2273,9 +2592,12 @@ var file_qpc_v1_event_proto_goTypes = []any{
 	(*RoleChanged)(nil),            // 24: qpc.v1.RoleChanged
 	(*KeyRevoked)(nil),             // 25: qpc.v1.KeyRevoked
 	(*IdentityReplaced)(nil),       // 26: qpc.v1.IdentityReplaced
-	(*MessageEnqueued_Target)(nil), // 27: qpc.v1.MessageEnqueued.Target
-	(SessionScope)(0),              // 28: qpc.v1.SessionScope
-	(Role)(0),                      // 29: qpc.v1.Role
+	(*ResetIssued)(nil),            // 27: qpc.v1.ResetIssued
+	(*AccountReset)(nil),           // 28: qpc.v1.AccountReset
+	(*DeviceRegistered)(nil),       // 29: qpc.v1.DeviceRegistered
+	(*MessageEnqueued_Target)(nil), // 30: qpc.v1.MessageEnqueued.Target
+	(SessionScope)(0),              // 31: qpc.v1.SessionScope
+	(Role)(0),                      // 32: qpc.v1.Role
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -2299,22 +2621,29 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	21, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
 	22, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
 	24, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
-	7,  // 21: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 22: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	7,  // 23: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	28, // 24: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 25: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	27, // 26: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	1,  // 27: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
-	29, // 28: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	23, // 29: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	23, // 30: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	9,  // 31: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	27, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
+	28, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
+	29, // 23: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
+	7,  // 24: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 25: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	7,  // 26: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	31, // 27: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 28: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	30, // 29: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	1,  // 30: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
+	32, // 31: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	23, // 32: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	23, // 33: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	9,  // 34: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	23, // 35: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	7,  // 36: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 37: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	9,  // 38: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -2345,6 +2674,9 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_SnapshotTaken)(nil),
 		(*Event_RequestAnswered)(nil),
 		(*Event_RoleChanged)(nil),
+		(*Event_ResetIssued)(nil),
+		(*Event_AccountReset)(nil),
+		(*Event_DeviceRegistered)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2352,7 +2684,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
