@@ -37,6 +37,8 @@ const about = `Talk through a quicprochat server. What you send is sealed for it
   qpc login alice             open a session and publish this home's hybrid key
   qpc send bob 'Hello'        seal and queue a message; '-' reads the text from stdin
   qpc recv --follow           show what comes, until interrupted
+  qpc channel create friends bob carol
+                              a conversation of several; 'qpc channel --help' teaches
   qpc verify bob              prove which keys are bob's, and that there are no newer ones
   qpc call ResolveUser '{"username":"bob"}'
                               call any method; 'qpc methods' lists them
@@ -59,6 +61,7 @@ type cli struct {
 	Whoami   whoamiCommand   `cmd:"" help:"Show the account, keys and session of this home."`
 	Send     sendCommand     `cmd:"" help:"Seal a message for a person and queue it."`
 	Recv     recvCommand     `cmd:"" help:"Show new messages."`
+	Channel  channelCommand  `cmd:"" help:"Talk with several people: create, add, post, …"`
 	Trust    trustCommand    `cmd:"" help:"Accept the changed key of a contact, after comparing it with that person."`
 	Verify   verifyCommand   `cmd:"" help:"Prove what the log says about a person."`
 	Call     callCommand     `cmd:"" help:"Call any method of the server."`
