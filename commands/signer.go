@@ -275,7 +275,12 @@ func (s *signer) close() error {
 		due.state.release()
 	}
 	s.drop()
-	if s.guard == nil {
+	return s.closeGuard()
+}
+
+// closeGuard closes the guard file, of a signer that was never made too.
+func (s *signer) closeGuard() error {
+	if s == nil || s.guard == nil {
 		return nil
 	}
 	return s.guard.close()

@@ -249,6 +249,8 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 		command, err = commands.NewGrantRole(method.Rule, r, pb.Actor_SOCKET)
 	case *pb.RevokeRoleRequest:
 		command, err = commands.NewRevokeRole(method.Rule, r, pb.Actor_DIRECTORY)
+	case *pb.ResetAccountRequest:
+		command, err = commands.NewResetAccount(method.Rule, r, pb.Actor_SOCKET)
 	case *pb.ListRolesRequest:
 		return orNil(commands.ListRoles(view, r))
 	case *pb.CreateChannelRequest:

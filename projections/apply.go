@@ -90,6 +90,10 @@ func applyBody(b *Batch, e *Entry) error {
 		return applyRequestAnswered(e)
 	case *pb.Event_RoleChanged:
 		return applyRoleChanged(b, body.RoleChanged)
+	case *pb.Event_ResetIssued:
+		return applyResetIssued(b, body.ResetIssued, now)
+	case *pb.Event_AccountReset:
+		return applyAccountReset(b, body.AccountReset, now)
 	case *pb.Event_DeviceRegistered:
 		return applyDeviceRegistered(b, body.DeviceRegistered, now)
 	case *pb.Event_ChannelCreated:

@@ -152,7 +152,9 @@ func openStore(fsys vfs.FS, path string, o Options) (*Views, error) {
 	}
 	options := v.pebbleOptions(o)
 	defer options.Cache.Unref()
-	if v.db, err = pebble.Open(path, options); err == nil && v.down.get() != nil {
+	v.db, err = pebble.Open(path, options)
+	v.down.opened.Store(true)
+	if err == nil && v.down.get() != nil {
 		err = errors.Join(v.down.get(), v.db.Close())
 	}
 	if err != nil {

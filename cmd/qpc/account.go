@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -19,10 +22,39 @@ import (
 type registerCommand struct {
 	Name string `arg:"" help:"2 to 32 of a-z 0-9 . _ -, the first one a letter or digit."`
 	passwordFlags
+	resetFlags
 }
 
 func (registerCommand) Help() string {
-	return "Makes the keys of an account and its first device in the home folder, and registers them. The password protects the login; it never leaves this machine. Nobody can reset it for you without making a new identity."
+	return "Makes the keys of an account and its first device in the home folder, and registers them. The password protects the login; it never leaves this machine. Nobody can reset it for you without making a new identity: who lost everything asks the server's administrator for a reset token, and registers the same name with it in a new home. The keys of before are revoked then, and contacts are told that the key changed."
+}
+
+// resetFlags say where the token of a reset comes from.
+type resetFlags struct {
+	ResetTokenFile string `placeholder:"FILE" help:"Register a taken name anew, with the one-time token of an administrator in the first line of this file. Otherwise QPC_RESET_TOKEN is used, if it is set."`
+}
+
+// resetTokenSize is the length of a reset token in bytes.
+const resetTokenSize = 16
+
+// token is the reset token, nil without one.
+func (f resetFlags) token() ([]byte, error) {
+	text := os.Getenv("QPC_RESET_TOKEN")
+	if f.ResetTokenFile != "" {
+		content, err := os.ReadFile(f.ResetTokenFile)
+		if err != nil {
+			return nil, usageError("--reset-token-file: %w", err)
+		}
+		line, _, _ := bytes.Cut(content, []byte("\n"))
+		text = string(line)
+	} else if text == "" {
+		return nil, nil
+	}
+	token, err := decodeHex(strings.TrimSpace(text), resetTokenSize)
+	if err != nil {
+		return nil, usageError("the reset token: %w", err)
+	}
+	return token, nil
 }
 
 // Run registers the account. The keys are kept before the server hears of them,
@@ -35,6 +67,10 @@ func (cmd registerCommand) Run(ctx context.Context, a *app) error {
 	name, err := statement.CanonicalUsername(cmd.Name)
 	if err != nil {
 		return usageError("%w", err)
+	}
+	token, err := cmd.token()
+	if err != nil {
+		return err
 	}
 	defer h.lock()()
 	k, err := h.keysFor(name)
@@ -60,6 +96,7 @@ func (cmd registerCommand) Run(ctx context.Context, a *app) error {
 	}
 	made, err := c.Register(ctx, client.RegisterParams{
 		Username: name, Password: password, IdentityKey: k.identity(), DeviceKey: k.device(), HybridKey: pairs[0].Public(),
+		ResetToken: token,
 	})
 	if err != nil {
 		return h.registrationFailed(name, err)
@@ -94,6 +131,9 @@ func (h *home) keysFor(name string) (*keys, error) {
 // registrationFailed removes keys that no server can know, and explains a taken
 // name: it may have been taken by an earlier try from this home.
 func (h *home) registrationFailed(name string, err error) error {
+	if isReason(err, pb.Reason_RESET_TOKEN_INVALID) {
+		return fmt.Errorf("%w\nIf an earlier 'qpc register %s' with it from this home was cut off, the name may be yours: try 'qpc login %s'", err, name, name)
+	}
 	if isReason(err, pb.Reason_USERNAME_TAKEN) || isReason(err, pb.Reason_KEY_IN_USE) {
 		return fmt.Errorf("%w\nIf an earlier 'qpc register %s' from this home was cut off, the name may be yours: try 'qpc login %s'. Otherwise remove %s and take another name", err, name, name, h.path(keysFile))
 	}

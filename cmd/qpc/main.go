@@ -7,7 +7,7 @@
 // it sends to the server can be read there.
 //
 // Exit status: 0 done; 1–11 the status that the server answered; 64 wrong usage;
-// 69 no connection; 70 an error on this side.
+// 69 no connection; 70 an error on this side; 75 not yet, try again later.
 package main
 
 import (
@@ -29,6 +29,7 @@ const (
 	exitUsage        = 64
 	exitNoConnection = 69
 	exitLocal        = 70
+	exitPending      = 75
 )
 
 const about = `Talk through a quicprochat server. What you send is sealed for its recipient on this machine.
@@ -40,6 +41,7 @@ const about = `Talk through a quicprochat server. What you send is sealed for it
   qpc channel create friends bob carol
                               a conversation of several; 'qpc channel --help' teaches
   qpc verify bob              prove which keys are bob's, and that there are no newer ones
+  qpc receipt MESSAGE         prove that a message that you sent is in the server's log
   qpc call ResolveUser '{"username":"bob"}'
                               call any method; 'qpc methods' lists them
 
@@ -64,6 +66,7 @@ type cli struct {
 	Channel  channelCommand  `cmd:"" help:"Talk with several people: create, add, post, …"`
 	Trust    trustCommand    `cmd:"" help:"Accept the changed key of a contact, after comparing it with that person."`
 	Verify   verifyCommand   `cmd:"" help:"Prove what the log says about a person."`
+	Receipt  receiptCommand  `cmd:"" help:"Prove that a sent message is in the log."`
 	Call     callCommand     `cmd:"" help:"Call any method of the server."`
 	Methods  methodsCommand  `cmd:"" help:"List the methods of the server."`
 	Bench    benchCommand    `cmd:"" help:"Measure a server under load."`

@@ -158,6 +158,8 @@ type Event struct {
 	//	*Event_SnapshotTaken
 	//	*Event_RequestAnswered
 	//	*Event_RoleChanged
+	//	*Event_ResetIssued
+	//	*Event_AccountReset
 	//	*Event_DeviceRegistered
 	//	*Event_ChannelCreated
 	//	*Event_ChannelMembersChanged
@@ -402,6 +404,24 @@ func (x *Event) GetRoleChanged() *RoleChanged {
 	return nil
 }
 
+func (x *Event) GetResetIssued() *ResetIssued {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ResetIssued); ok {
+			return x.ResetIssued
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetAccountReset() *AccountReset {
+	if x != nil {
+		if x, ok := x.Body.(*Event_AccountReset); ok {
+			return x.AccountReset
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetDeviceRegistered() *DeviceRegistered {
 	if x != nil {
 		if x, ok := x.Body.(*Event_DeviceRegistered); ok {
@@ -558,6 +578,14 @@ type Event_RoleChanged struct {
 	RoleChanged *RoleChanged `protobuf:"bytes,40,opt,name=role_changed,json=roleChanged,proto3,oneof"`
 }
 
+type Event_ResetIssued struct {
+	ResetIssued *ResetIssued `protobuf:"bytes,41,opt,name=reset_issued,json=resetIssued,proto3,oneof"`
+}
+
+type Event_AccountReset struct {
+	AccountReset *AccountReset `protobuf:"bytes,42,opt,name=account_reset,json=accountReset,proto3,oneof"`
+}
+
 type Event_DeviceRegistered struct {
 	DeviceRegistered *DeviceRegistered `protobuf:"bytes,50,opt,name=device_registered,json=deviceRegistered,proto3,oneof"`
 }
@@ -629,6 +657,10 @@ func (*Event_SnapshotTaken) isEvent_Body() {}
 func (*Event_RequestAnswered) isEvent_Body() {}
 
 func (*Event_RoleChanged) isEvent_Body() {}
+
+func (*Event_ResetIssued) isEvent_Body() {}
+
+func (*Event_AccountReset) isEvent_Body() {}
 
 func (*Event_DeviceRegistered) isEvent_Body() {}
 
@@ -2291,6 +2323,167 @@ func (x *IdentityReplaced) GetRevocationLabels() []*RevocationLabel {
 	return nil
 }
 
+// ResetIssued lets whoever has a token register an account's name anew, once.
+type ResetIssued struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// SHA-256 of the token.
+	TokenHash []byte `protobuf:"bytes,2,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
+	ExpiresMs uint64 `protobuf:"varint,3,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// On the server's machine.
+	Actor         *Actor `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetIssued) Reset() {
+	*x = ResetIssued{}
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetIssued) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetIssued) ProtoMessage() {}
+
+func (x *ResetIssued) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetIssued.ProtoReflect.Descriptor instead.
+func (*ResetIssued) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ResetIssued) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *ResetIssued) GetTokenHash() []byte {
+	if x != nil {
+		return x.TokenHash
+	}
+	return nil
+}
+
+func (x *ResetIssued) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *ResetIssued) GetActor() *Actor {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
+// AccountReset uses up such a token: the account gets another identity key,
+// another OPAQUE record and a first device, and keeps nothing else but its name
+// and role. The revocations of the identity key and of the devices before stand
+// in front of it, the account's key-transparency entries follow.
+type AccountReset struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	AccountId   []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	IdentityKey []byte                 `protobuf:"bytes,2,opt,name=identity_key,json=identityKey,proto3" json:"identity_key,omitempty"`
+	Opaque      *OpaqueRecord          `protobuf:"bytes,3,opt,name=opaque,proto3" json:"opaque,omitempty"`
+	DeviceKey   []byte                 `protobuf:"bytes,4,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	// As in AccountRegistered.
+	RegistrationHash []byte `protobuf:"bytes,5,opt,name=registration_hash,json=registrationHash,proto3" json:"registration_hash,omitempty"`
+	// As in AccountRegistered.
+	RevocationLabels []*RevocationLabel `protobuf:"bytes,6,rep,name=revocation_labels,json=revocationLabels,proto3" json:"revocation_labels,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AccountReset) Reset() {
+	*x = AccountReset{}
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountReset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountReset) ProtoMessage() {}
+
+func (x *AccountReset) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountReset.ProtoReflect.Descriptor instead.
+func (*AccountReset) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AccountReset) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *AccountReset) GetIdentityKey() []byte {
+	if x != nil {
+		return x.IdentityKey
+	}
+	return nil
+}
+
+func (x *AccountReset) GetOpaque() *OpaqueRecord {
+	if x != nil {
+		return x.Opaque
+	}
+	return nil
+}
+
+func (x *AccountReset) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *AccountReset) GetRegistrationHash() []byte {
+	if x != nil {
+		return x.RegistrationHash
+	}
+	return nil
+}
+
+func (x *AccountReset) GetRevocationLabels() []*RevocationLabel {
+	if x != nil {
+		return x.RevocationLabels
+	}
+	return nil
+}
+
 // DeviceRegistered adds a device to an account. The KeySet that lists it follows,
 // and after that the revocation of a device whose place it takes.
 type DeviceRegistered struct {
@@ -2308,7 +2501,7 @@ type DeviceRegistered struct {
 
 func (x *DeviceRegistered) Reset() {
 	*x = DeviceRegistered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2513,7 @@ func (x *DeviceRegistered) String() string {
 func (*DeviceRegistered) ProtoMessage() {}
 
 func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2526,7 @@ func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceRegistered.ProtoReflect.Descriptor instead.
 func (*DeviceRegistered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeviceRegistered) GetAccountId() []byte {
@@ -2374,7 +2567,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2386,7 +2579,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +2613,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\"\x92\x10\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\"\x89\x11\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -2446,7 +2639,9 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x10receipts_expired\x18\x1e \x01(\v2\x17.qpc.v1.ReceiptsExpiredH\x00R\x0freceiptsExpired\x12>\n" +
 	"\x0esnapshot_taken\x18\x1f \x01(\v2\x15.qpc.v1.SnapshotTakenH\x00R\rsnapshotTaken\x12D\n" +
 	"\x10request_answered\x18  \x01(\v2\x17.qpc.v1.RequestAnsweredH\x00R\x0frequestAnswered\x128\n" +
-	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x12G\n" +
+	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x128\n" +
+	"\freset_issued\x18) \x01(\v2\x13.qpc.v1.ResetIssuedH\x00R\vresetIssued\x12;\n" +
+	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12G\n" +
 	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegistered\x12A\n" +
 	"\x0fchannel_created\x18F \x01(\v2\x16.qpc.v1.ChannelCreatedH\x00R\x0echannelCreated\x12W\n" +
 	"\x17channel_members_changed\x18G \x01(\v2\x1d.qpc.v1.ChannelMembersChangedH\x00R\x15channelMembersChanged\x12T\n" +
@@ -2609,7 +2804,24 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x17\n" +
 	"\aold_key\x18\x02 \x01(\fR\x06oldKey\x12\x17\n" +
 	"\anew_key\x18\x03 \x01(\fR\x06newKey\x12D\n" +
-	"\x11revocation_labels\x18\x04 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\xb0\x01\n" +
+	"\x11revocation_labels\x18\x04 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\x8f\x01\n" +
+	"\vResetIssued\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
+	"\n" +
+	"token_hash\x18\x02 \x01(\fR\ttokenHash\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x03 \x01(\x04R\texpiresMs\x12#\n" +
+	"\x05actor\x18\x04 \x01(\v2\r.qpc.v1.ActorR\x05actor\"\x90\x02\n" +
+	"\fAccountReset\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12!\n" +
+	"\fidentity_key\x18\x02 \x01(\fR\videntityKey\x12,\n" +
+	"\x06opaque\x18\x03 \x01(\v2\x14.qpc.v1.OpaqueRecordR\x06opaque\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x04 \x01(\fR\tdeviceKey\x12+\n" +
+	"\x11registration_hash\x18\x05 \x01(\fR\x10registrationHash\x12D\n" +
+	"\x11revocation_labels\x18\x06 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\xb0\x01\n" +
 	"\x10DeviceRegistered\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
@@ -2631,7 +2843,7 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),         // 0: qpc.v1.SessionsEnded.Cause
 	(Actor_Way)(0),                   // 1: qpc.v1.Actor.Way
@@ -2661,16 +2873,18 @@ var file_qpc_v1_event_proto_goTypes = []any{
 	(*RoleChanged)(nil),              // 25: qpc.v1.RoleChanged
 	(*KeyRevoked)(nil),               // 26: qpc.v1.KeyRevoked
 	(*IdentityReplaced)(nil),         // 27: qpc.v1.IdentityReplaced
-	(*DeviceRegistered)(nil),         // 28: qpc.v1.DeviceRegistered
-	(*MessageEnqueued_Target)(nil),   // 29: qpc.v1.MessageEnqueued.Target
-	(*ChannelCreated)(nil),           // 30: qpc.v1.ChannelCreated
-	(*ChannelMembersChanged)(nil),    // 31: qpc.v1.ChannelMembersChanged
-	(*ChannelMemberUpdated)(nil),     // 32: qpc.v1.ChannelMemberUpdated
-	(*ChannelUpdated)(nil),           // 33: qpc.v1.ChannelUpdated
-	(*ChannelEpochSet)(nil),          // 34: qpc.v1.ChannelEpochSet
-	(*ChannelRotationRequested)(nil), // 35: qpc.v1.ChannelRotationRequested
-	(SessionScope)(0),                // 36: qpc.v1.SessionScope
-	(Role)(0),                        // 37: qpc.v1.Role
+	(*ResetIssued)(nil),              // 28: qpc.v1.ResetIssued
+	(*AccountReset)(nil),             // 29: qpc.v1.AccountReset
+	(*DeviceRegistered)(nil),         // 30: qpc.v1.DeviceRegistered
+	(*MessageEnqueued_Target)(nil),   // 31: qpc.v1.MessageEnqueued.Target
+	(*ChannelCreated)(nil),           // 32: qpc.v1.ChannelCreated
+	(*ChannelMembersChanged)(nil),    // 33: qpc.v1.ChannelMembersChanged
+	(*ChannelMemberUpdated)(nil),     // 34: qpc.v1.ChannelMemberUpdated
+	(*ChannelUpdated)(nil),           // 35: qpc.v1.ChannelUpdated
+	(*ChannelEpochSet)(nil),          // 36: qpc.v1.ChannelEpochSet
+	(*ChannelRotationRequested)(nil), // 37: qpc.v1.ChannelRotationRequested
+	(SessionScope)(0),                // 38: qpc.v1.SessionScope
+	(Role)(0),                        // 39: qpc.v1.Role
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -2694,32 +2908,37 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	22, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
 	23, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
 	25, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
-	28, // 21: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
-	30, // 22: qpc.v1.Event.channel_created:type_name -> qpc.v1.ChannelCreated
-	31, // 23: qpc.v1.Event.channel_members_changed:type_name -> qpc.v1.ChannelMembersChanged
-	32, // 24: qpc.v1.Event.channel_member_updated:type_name -> qpc.v1.ChannelMemberUpdated
-	33, // 25: qpc.v1.Event.channel_updated:type_name -> qpc.v1.ChannelUpdated
-	34, // 26: qpc.v1.Event.channel_epoch_set:type_name -> qpc.v1.ChannelEpochSet
-	15, // 27: qpc.v1.Event.channel_posted:type_name -> qpc.v1.ChannelPosted
-	35, // 28: qpc.v1.Event.channel_rotation_requested:type_name -> qpc.v1.ChannelRotationRequested
-	7,  // 29: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 30: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	7,  // 31: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	36, // 32: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 33: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	29, // 34: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	29, // 35: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	1,  // 36: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
-	37, // 37: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	24, // 38: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	24, // 39: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	9,  // 40: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	9,  // 41: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	28, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
+	29, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
+	30, // 23: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
+	32, // 24: qpc.v1.Event.channel_created:type_name -> qpc.v1.ChannelCreated
+	33, // 25: qpc.v1.Event.channel_members_changed:type_name -> qpc.v1.ChannelMembersChanged
+	34, // 26: qpc.v1.Event.channel_member_updated:type_name -> qpc.v1.ChannelMemberUpdated
+	35, // 27: qpc.v1.Event.channel_updated:type_name -> qpc.v1.ChannelUpdated
+	36, // 28: qpc.v1.Event.channel_epoch_set:type_name -> qpc.v1.ChannelEpochSet
+	15, // 29: qpc.v1.Event.channel_posted:type_name -> qpc.v1.ChannelPosted
+	37, // 30: qpc.v1.Event.channel_rotation_requested:type_name -> qpc.v1.ChannelRotationRequested
+	7,  // 31: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 32: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	7,  // 33: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	38, // 34: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 35: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	31, // 36: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	31, // 37: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	1,  // 38: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
+	39, // 39: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	24, // 40: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	24, // 41: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	9,  // 42: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	24, // 43: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	7,  // 44: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 45: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	9,  // 46: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -2751,6 +2970,8 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_SnapshotTaken)(nil),
 		(*Event_RequestAnswered)(nil),
 		(*Event_RoleChanged)(nil),
+		(*Event_ResetIssued)(nil),
+		(*Event_AccountReset)(nil),
 		(*Event_DeviceRegistered)(nil),
 		(*Event_ChannelCreated)(nil),
 		(*Event_ChannelMembersChanged)(nil),
@@ -2766,7 +2987,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -129,21 +129,22 @@ const (
 	Reason_ROLE             Reason = 26 // the account's role does not allow this
 	Reason_WRONG_ACCOUNT    Reason = 27 // the request names another account
 	// Accounts, keys and statements (BadRequest, NotFound).
-	Reason_USERNAME_INVALID  Reason = 40
-	Reason_USERNAME_TAKEN    Reason = 41
-	Reason_KEY_INVALID       Reason = 42 // not canonical, off the curve, small order, wrong length
-	Reason_KEY_IN_USE        Reason = 43 // keys are unique over all accounts, ever
-	Reason_KEY_REVOKED       Reason = 44
-	Reason_SIGNATURE_INVALID Reason = 45 // a signed statement does not verify
-	Reason_CHALLENGE_INVALID Reason = 46 // expired, forged, or for another name
-	Reason_OPAQUE_MALFORMED  Reason = 47 // wrong length or encoding of an OPAQUE message
-	Reason_LOGIN_FAILED      Reason = 48 // wrong name, password, key or login_id: all alike
-	Reason_KEYSET_INVALID    Reason = 49 // device list, hash or kem_id wrong
-	Reason_KEYSET_VERSION    Reason = 50 // not the successor of the current version
-	Reason_BUNDLE_REQUIRED   Reason = 51 // a recovery bundle must be re-sealed or dropped
-	Reason_NO_SUCH_USER      Reason = 52
-	Reason_NO_SUCH_KEY       Reason = 53
-	Reason_NO_SUCH_ENTRY     Reason = 54 // the log has no such leaf, size, resource or receipt
+	Reason_USERNAME_INVALID    Reason = 40
+	Reason_USERNAME_TAKEN      Reason = 41
+	Reason_KEY_INVALID         Reason = 42 // not canonical, off the curve, small order, wrong length
+	Reason_KEY_IN_USE          Reason = 43 // keys are unique over all accounts, ever
+	Reason_KEY_REVOKED         Reason = 44
+	Reason_SIGNATURE_INVALID   Reason = 45 // a signed statement does not verify
+	Reason_CHALLENGE_INVALID   Reason = 46 // expired, forged, or for another name
+	Reason_OPAQUE_MALFORMED    Reason = 47 // wrong length or encoding of an OPAQUE message
+	Reason_LOGIN_FAILED        Reason = 48 // wrong name, password, key or login_id: all alike
+	Reason_KEYSET_INVALID      Reason = 49 // device list, hash or kem_id wrong
+	Reason_KEYSET_VERSION      Reason = 50 // not the successor of the current version
+	Reason_BUNDLE_REQUIRED     Reason = 51 // a recovery bundle must be re-sealed or dropped
+	Reason_NO_SUCH_USER        Reason = 52
+	Reason_NO_SUCH_KEY         Reason = 53
+	Reason_RESET_TOKEN_INVALID Reason = 55 // wrong, used, replaced or expired, or for another name
+	Reason_NO_SUCH_ENTRY       Reason = 54 // the log has no such leaf, size, resource or receipt
 	// Delivery (BadRequest, NotFound, RateLimited).
 	Reason_NO_DEVICE         Reason = 60 // the recipient has no active device
 	Reason_PAYLOAD_TOO_LARGE Reason = 61 // limit = bytes
@@ -215,6 +216,7 @@ var (
 		51:  "BUNDLE_REQUIRED",
 		52:  "NO_SUCH_USER",
 		53:  "NO_SUCH_KEY",
+		55:  "RESET_TOKEN_INVALID",
 		54:  "NO_SUCH_ENTRY",
 		60:  "NO_DEVICE",
 		61:  "PAYLOAD_TOO_LARGE",
@@ -279,6 +281,7 @@ var (
 		"BUNDLE_REQUIRED":      51,
 		"NO_SUCH_USER":         52,
 		"NO_SUCH_KEY":          53,
+		"RESET_TOKEN_INVALID":  55,
 		"NO_SUCH_ENTRY":        54,
 		"NO_DEVICE":            60,
 		"PAYLOAD_TOO_LARGE":    61,
@@ -463,7 +466,7 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\vUnavailable\x10\t\x12\f\n" +
 	"\bInternal\x10\n" +
 	"\x12\x11\n" +
-	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\x8b\t\n" +
+	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\xa4\t\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFRAME_TRUNCATED\x10\x01\x12\x18\n" +
@@ -499,7 +502,8 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\x0eKEYSET_VERSION\x102\x12\x13\n" +
 	"\x0fBUNDLE_REQUIRED\x103\x12\x10\n" +
 	"\fNO_SUCH_USER\x104\x12\x0f\n" +
-	"\vNO_SUCH_KEY\x105\x12\x11\n" +
+	"\vNO_SUCH_KEY\x105\x12\x17\n" +
+	"\x13RESET_TOKEN_INVALID\x107\x12\x11\n" +
 	"\rNO_SUCH_ENTRY\x106\x12\r\n" +
 	"\tNO_DEVICE\x10<\x12\x15\n" +
 	"\x11PAYLOAD_TOO_LARGE\x10=\x12\x0e\n" +

@@ -59,6 +59,7 @@ type Account struct {
 	Version  uint32 // of the password, from the record
 	Changes  int    // of the password
 	Role     pb.Role
+	Reset    *pb.ResetIssued // a token that was not used
 }
 
 // Session is one login.
@@ -151,6 +152,10 @@ func (m *Model) body(ev *pb.Event) error {
 	switch b := ev.Body.(type) {
 	case *pb.Event_ServerConfigured, *pb.Event_SnapshotTaken, *pb.Event_RequestAnswered:
 		return nil
+	case *pb.Event_ResetIssued:
+		return m.issueReset(b.ResetIssued)
+	case *pb.Event_AccountReset:
+		return m.reset(b.AccountReset, ev.TimeMs)
 	case *pb.Event_RoleChanged:
 		return m.changeRole(b.RoleChanged)
 	case *pb.Event_KeyRevoked:
@@ -252,8 +257,12 @@ func (m *Model) register(ev *pb.AccountRegistered) error {
 		Upload: ev.Opaque.Upload, Version: ev.Opaque.Version, Role: pb.Role_USER,
 	}
 	m.Accounts[a.Name], m.ids[a.ID] = a, a
-	m.Queues[device] = &Queue{Owner: a.ID, Next: 1, Assigned: map[uint64]ID{}, Expiry: map[uint64]uint64{}, Removed: map[uint64]Removal{}}
+	m.Queues[device] = newQueue(a.ID)
 	return nil
+}
+
+func newQueue(owner ID) *Queue {
+	return &Queue{Owner: owner, Next: 1, Assigned: map[uint64]ID{}, Expiry: map[uint64]uint64{}, Removed: map[uint64]Removal{}}
 }
 
 func (m *Model) password(ev *pb.PasswordChanged) error {
