@@ -250,6 +250,7 @@ func (e *Engine) OnPublish(hook func(Published)) {
 type Published struct {
 	Messages []NewMessage
 	Ended    []projections.Hash // token hashes of sessions that ended
+	Low      []projections.Key  // devices that should upload KeyPackages
 }
 
 // NewMessage is one new item of one device's queue.

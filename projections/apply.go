@@ -90,6 +90,14 @@ func applyBody(b *Batch, e *Entry) error {
 		return applyRequestAnswered(e)
 	case *pb.Event_RoleChanged:
 		return applyRoleChanged(b, body.RoleChanged)
+	case *pb.Event_KeyPackagesUploaded:
+		return applyKeyPackagesUploaded(b, body.KeyPackagesUploaded, now)
+	case *pb.Event_KeyPackagesTaken:
+		return applyKeyPackagesTaken(b, body.KeyPackagesTaken, now)
+	case *pb.Event_KeyPackagesExpired:
+		return applyKeyPackagesExpired(b, body.KeyPackagesExpired, now)
+	case *pb.Event_KeyPackagesReleased:
+		return applyKeyPackagesReleased(b, body.KeyPackagesReleased, now)
 	default:
 		return invalid("no body of a known type")
 	}

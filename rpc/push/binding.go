@@ -22,6 +22,7 @@ type Binding struct {
 	mu       sync.Mutex
 	last     Message
 	news     int  // messages since the last push was made
+	low      bool // the device should upload KeyPackages
 	queued   bool // in hub.queue, or a worker has it
 	blocked  bool // a goroutine waits in link.Push
 	released bool
@@ -86,13 +87,19 @@ func remove(m map[[32]byte]map[*Binding]struct{}, k [32]byte, b *Binding) {
 // add notes a message and reports whether the binding must be queued for a
 // worker.
 func (b *Binding) add(m *Message) bool {
+	return b.note(func() { b.last = *m; b.news++ })
+}
+
+// addLow does the same for a device that has few KeyPackages left.
+func (b *Binding) addLow() bool { return b.note(func() { b.low = true }) }
+
+func (b *Binding) note(change func()) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.released {
 		return false
 	}
-	b.last = *m
-	b.news++
+	change()
 	if b.queued || b.blocked {
 		return false
 	}
@@ -100,40 +107,43 @@ func (b *Binding) add(m *Message) bool {
 	return true
 }
 
-// take gives what there is to tell; news is 0 when the worker is done with the
-// binding.
-func (b *Binding) take() (last Message, news int) {
+// take gives what there is to tell: news messages, the last of them, and whether
+// KeyPackages are low. It is false when the worker is done with the binding.
+func (b *Binding) take() (last Message, news int, low, more bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.released || b.blocked || b.news == 0 {
+	if b.released || b.blocked || (b.news == 0 && !b.low) {
 		b.queued = false
-		return Message{}, 0
+		return Message{}, 0, false, false
 	}
-	last, news = b.last, b.news
-	b.news = 0
-	return last, news
+	last, news, low = b.last, b.news, b.low
+	b.news, b.low = 0, false
+	return last, news, low, true
 }
 
 // send is run by one worker at a time, until nothing is left to tell or the
 // client takes no more.
 func (b *Binding) send() {
-	for last, news := b.take(); news > 0; last, news = b.take() {
+	for last, news, low, more := b.take(); more; last, news, low, more = b.take() {
 		push, worth := b.push(&last, news)
-		if !worth {
+		if push.KeyPackagesLow = low; !worth && !low {
 			continue
 		}
 		if err := b.link.TryPush(pb.PushType_NEW_MESSAGE, push); errors.Is(err, ErrFull) {
 			b.mu.Lock()
 			b.blocked = true
 			b.mu.Unlock()
-			b.hub.running.Go(b.awaitRoom)
+			b.hub.running.Go(func() { b.awaitRoom(low) })
 		}
 	}
 }
 
 // push tells of one message, or that there are several. It is not worth sending
-// when the message was fetched and released already.
+// when the message was fetched and released already, or there is none.
 func (b *Binding) push(m *Message, news int) (p *pb.PushNewMessage, worth bool) {
+	if news == 0 {
+		return new(pb.PushNewMessage), false
+	}
 	if news > 1 {
 		return &pb.PushNewMessage{Resync: true}, true
 	}
@@ -153,12 +163,12 @@ func (b *Binding) push(m *Message, news int) (p *pb.PushNewMessage, worth bool) 
 // awaitRoom waits, outside the workers, until the client takes a push again.
 // What comes meanwhile needs another one: the client may have read its queue
 // between the two.
-func (b *Binding) awaitRoom() {
-	err := b.link.Push(pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{Resync: true})
+func (b *Binding) awaitRoom(low bool) {
+	err := b.link.Push(pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{Resync: true, KeyPackagesLow: low})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.blocked = false
-	if err != nil || b.released || b.news == 0 || b.queued {
+	if err != nil || b.released || (b.news == 0 && !b.low) || b.queued {
 		return
 	}
 	b.queued = true

@@ -109,6 +109,20 @@ func (h *Hub) announce(messages []Message) {
 	}
 }
 
+// LowOnKeyPackages tells devices that few of their KeyPackages are left. As
+// Publish, it never blocks.
+func (h *Hub) LowOnKeyPackages(devices [][32]byte) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for _, device := range devices {
+		for b := range h.bindings[device] {
+			if b.addLow() {
+				h.queue.put(b)
+			}
+		}
+	}
+}
+
 func (h *Hub) endSessions(ended [][32]byte) {
 	h.mu.RLock()
 	var links []Link

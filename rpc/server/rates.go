@@ -22,6 +22,8 @@ var rates = map[pb.Rate_Class]budget{
 	pb.Rate_RESOLVE:         {burst: 100, interval: 10 * time.Second},
 	pb.Rate_REVOKE:          {burst: 10, interval: time.Hour / 10},
 	pb.Rate_AUDIT:           {burst: 300, interval: time.Second / 5},
+
+	pb.Rate_KEY_PACKAGE_UPLOAD: {burst: 20, interval: time.Minute},
 }
 
 // Budgets that are charged to something else, too.
@@ -46,6 +48,8 @@ const (
 	kindLoginName
 	kindLoginOwn
 	kindReceipt
+	kindPackagePair
+	kindPackageTarget
 )
 
 // spend charges a call to its buckets. Refusal: RateLimited RATE. Unknown names
@@ -74,6 +78,8 @@ func (c *call) charges() ([]charge, error) {
 		return c.sendCharges(), nil
 	case pb.Rate_LOGIN:
 		return c.loginCharges()
+	case pb.Rate_KEY_PACKAGE_FETCH:
+		return nil, nil // its handler charges: an empty bucket changes the answer
 	case pb.Rate_LOGIN_FINISH:
 		return nil, nil // paid for by the first half: without it there is no work
 	case pb.Rate_REVOKE: // by address, whoever asks: a session must not buy more

@@ -16,6 +16,7 @@ type service struct {
 	ceremonies *auth.Ceremonies
 	hub        *push.Hub
 	vrf        *kt.VRFPrivateKey
+	suites     commands.KeyPackageSuites
 	handlers   map[uint16]handler
 }
 
@@ -31,7 +32,7 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 	}
 	s := &service{
 		serverName: serverName, engine: engine, ceremonies: ceremonies,
-		vrf: kt.NewVRFPrivateKey(d.Secrets.VRFSeed), handlers: handlers,
+		vrf: kt.NewVRFPrivateKey(d.Secrets.VRFSeed), handlers: handlers, suites: c.MLSSuites,
 		hub: push.NewHub(push.Options{Payload: engine.Payload, Logger: c.Logger}),
 	}
 	engine.OnPublish(s.published)
@@ -46,4 +47,7 @@ func (s *service) published(p commands.Published) {
 		messages[i] = push.Message{Device: m.DeviceKey, Owner: m.Owner, ID: m.MessageID, Seq: m.Seq, Size: m.Size}
 	}
 	s.hub.Publish(messages, p.Ended)
+	if len(p.Low) > 0 {
+		s.hub.LowOnKeyPackages(p.Low)
+	}
 }
