@@ -260,6 +260,7 @@ type NewMessage struct {
 	MessageID projections.ID
 	Owner     projections.ID // account that the payload is stored under
 	Size      uint32         // payload bytes
+	Control   bool           // the payload is a ControlItem
 }
 
 var (

@@ -149,8 +149,11 @@ func (w *world) bytes(field string, value []byte) string {
 	if name, known := w.names[string(value)]; known {
 		return name
 	}
-	if field == "message_id" {
+	switch field {
+	case "message_id":
 		return w.call("m", value)
+	case "package_id":
+		return w.call("p", value)
 	}
 	printable := len(value) <= 40
 	for _, b := range value {

@@ -84,6 +84,8 @@ var verbs = map[string]func(w *world, subject string, a *arguments) []string{
 	"again":    func(w *world, _ string, _ *arguments) []string { return w.last() },
 	"queue":    func(w *world, device string, _ *arguments) []string { return w.queue(device) },
 	"account":  func(w *world, name string, _ *arguments) []string { return w.person(name) },
+	"packages": func(w *world, device string, _ *arguments) []string { return w.packages(device) },
+	"budget":   (*world).spend,
 	"advance":  (*world).advance,
 	"restart":  (*world).restart,
 	"quotas":   (*world).setQuotas,
@@ -110,6 +112,10 @@ func (w *world) step(line string, below []string) []string {
 		w.nextKeySet(r, parts[0], a)
 	case *pb.RevokeKeyRequest:
 		w.revocation(r, parts[0], a)
+	case *pb.RegisterDeviceRequest:
+		w.newDevice(r, parts[0], a)
+	case *pb.RevokeDeviceRequest:
+		w.lostDevice(r, parts[0], a)
 	default:
 		a.apply(req, false)
 	}
@@ -179,6 +185,10 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 		command, err = commands.NewBatchEnqueue(method.Rule, r)
 	case *pb.AckRequest:
 		command, err = commands.NewAck(method.Rule, r)
+	case *pb.UploadKeyPackageRequest:
+		command, err = commands.NewUploadKeyPackage(method.Rule, r, commands.DefaultKeyPackageSuites)
+	case *pb.FetchKeyPackageRequest:
+		return w.fetchKeyPackage(ctx, method.Rule, r)
 	case *pb.UploadHybridKeyRequest:
 		return w.prepared(ctx, func(view *commands.View) (*commands.Command, error) {
 			upload, err := commands.PrepareHybridKey(view.Reader, serverName, w.vrf, r)
@@ -203,6 +213,24 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 			}
 			return commands.NewRevokeAnyKey(method.Rule, r, revocation)
 		})
+	case *pb.RegisterDeviceRequest:
+		return w.prepared(ctx, func(view *commands.View) (*commands.Command, error) {
+			device, err := commands.PrepareDevice(view.Reader, serverName, w.vrf, r)
+			if err != nil {
+				return nil, err
+			}
+			return commands.NewRegisterDevice(method.Rule, r, device)
+		})
+	case *pb.RevokeDeviceRequest:
+		return w.prepared(ctx, func(view *commands.View) (*commands.Command, error) {
+			removal, err := commands.PrepareDeviceRemoval(view.Reader, serverName, w.vrf, r)
+			if err != nil {
+				return nil, err
+			}
+			return commands.NewRevokeDevice(method.Rule, r, removal)
+		})
+	case *pb.ListDevicesRequest:
+		return orNil(commands.ListDevices(view, r))
 	case *pb.CheckRevocationRequest:
 		return orNil(commands.CheckRevocation(view, r))
 	case *pb.FetchRequest, *pb.FetchWaitRequest, *pb.PeekRequest:

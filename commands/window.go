@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"quicprochat/log"
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
@@ -150,6 +152,9 @@ func (w *window) envelopes() []*pb.Envelope {
 			ExpiresMs:  item.ExpiresMS,
 			Drained:    item.Drained,
 		}
+		if item.Control {
+			envelopes[i].Control = new(pb.ControlItem)
+		}
 	}
 	return envelopes
 }
@@ -163,7 +168,8 @@ type PayloadReader func(keys []log.PayloadKey, fn func(i int, data []byte) error
 // owner is the caller's account, under which payloads of its queues are stored.
 // An envelope whose payload was released meanwhile (acknowledged on another
 // stream, expired) is left out: it is gone, which is no error. The result reuses
-// the slice. It is called when the decision is durable, outside the writer.
+// the slice. A control item is stored as a payload; its envelope gets it in
+// control. It is called when the decision is durable, outside the writer.
 func FillPayloads(read PayloadReader, owner [16]byte, envelopes []*pb.Envelope) ([]*pb.Envelope, error) {
 	keys := make([]log.PayloadKey, len(envelopes))
 	byKey := make([]*pb.Envelope, len(envelopes))
@@ -174,13 +180,18 @@ func FillPayloads(read PayloadReader, owner [16]byte, envelopes []*pb.Envelope) 
 		keys[i] = log.PayloadKey{Owner: owner, ID: [16]byte(envelope.GetMessageId())}
 	}
 	err := read(keys, func(i int, data []byte) error {
+		if control := byKey[i].GetControl(); control != nil && data != nil {
+			return proto.Unmarshal(data, control)
+		}
 		byKey[i].Payload = bytes.Clone(data)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("commands: reading payloads: %w", err)
 	}
-	return slices.DeleteFunc(envelopes, func(e *pb.Envelope) bool { return e.GetPayload() == nil }), nil
+	return slices.DeleteFunc(envelopes, func(e *pb.Envelope) bool {
+		return e.GetPayload() == nil && e.GetControl().GetKind() == nil
+	}), nil
 }
 
 // beyondTail refuses a position that was never assigned in this queue.

@@ -98,6 +98,8 @@ func applyBody(b *Batch, e *Entry) error {
 		return applyKeyPackagesExpired(b, body.KeyPackagesExpired, now)
 	case *pb.Event_KeyPackagesReleased:
 		return applyKeyPackagesReleased(b, body.KeyPackagesReleased, now)
+	case *pb.Event_DeviceRegistered:
+		return applyDeviceRegistered(b, body.DeviceRegistered, now)
 	default:
 		return invalid("no body of a known type")
 	}

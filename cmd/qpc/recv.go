@@ -122,6 +122,9 @@ func (r *reader) showPage(ctx context.Context, p page) (err error) {
 // take shows one envelope, or reports why not. An error means that it could not
 // be judged now (no connection, rate limit) and stays in the queue.
 func (r *reader) take(ctx context.Context, envelope *pb.Envelope) error {
+	if item := envelope.GetControl(); item != nil {
+		return r.notice(item)
+	}
 	err := r.show(ctx, envelope.GetPayload())
 	var rejected *rejection
 	switch {

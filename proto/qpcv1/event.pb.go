@@ -158,6 +158,7 @@ type Event struct {
 	//	*Event_SnapshotTaken
 	//	*Event_RequestAnswered
 	//	*Event_RoleChanged
+	//	*Event_DeviceRegistered
 	//	*Event_KeyPackagesUploaded
 	//	*Event_KeyPackagesTaken
 	//	*Event_KeyPackagesExpired
@@ -398,6 +399,15 @@ func (x *Event) GetRoleChanged() *RoleChanged {
 	return nil
 }
 
+func (x *Event) GetDeviceRegistered() *DeviceRegistered {
+	if x != nil {
+		if x, ok := x.Body.(*Event_DeviceRegistered); ok {
+			return x.DeviceRegistered
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetKeyPackagesUploaded() *KeyPackagesUploaded {
 	if x != nil {
 		if x, ok := x.Body.(*Event_KeyPackagesUploaded); ok {
@@ -518,6 +528,10 @@ type Event_RoleChanged struct {
 	RoleChanged *RoleChanged `protobuf:"bytes,40,opt,name=role_changed,json=roleChanged,proto3,oneof"`
 }
 
+type Event_DeviceRegistered struct {
+	DeviceRegistered *DeviceRegistered `protobuf:"bytes,50,opt,name=device_registered,json=deviceRegistered,proto3,oneof"`
+}
+
 type Event_KeyPackagesUploaded struct {
 	KeyPackagesUploaded *KeyPackagesUploaded `protobuf:"bytes,60,opt,name=key_packages_uploaded,json=keyPackagesUploaded,proto3,oneof"`
 }
@@ -573,6 +587,8 @@ func (*Event_SnapshotTaken) isEvent_Body() {}
 func (*Event_RequestAnswered) isEvent_Body() {}
 
 func (*Event_RoleChanged) isEvent_Body() {}
+
+func (*Event_DeviceRegistered) isEvent_Body() {}
 
 func (*Event_KeyPackagesUploaded) isEvent_Body() {}
 
@@ -1332,6 +1348,8 @@ type MessageEnqueued struct {
 	PayloadSize   uint32   `protobuf:"varint,6,opt,name=payload_size,json=payloadSize,proto3" json:"payload_size,omitempty"`
 	PayloadSha256 []byte   `protobuf:"bytes,7,opt,name=payload_sha256,json=payloadSha256,proto3" json:"payload_sha256,omitempty"`
 	ExpiresMs     uint64   `protobuf:"varint,8,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// The payload is a ControlItem, made by the server; sender_id is 16 zero bytes.
+	Control       bool `protobuf:"varint,9,opt,name=control,proto3" json:"control,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1420,6 +1438,13 @@ func (x *MessageEnqueued) GetExpiresMs() uint64 {
 		return x.ExpiresMs
 	}
 	return 0
+}
+
+func (x *MessageEnqueued) GetControl() bool {
+	if x != nil {
+		return x.Control
+	}
+	return false
 }
 
 // MessagesDrained moves the cursor of a device's queue (plain Fetch).
@@ -2279,6 +2304,79 @@ func (x *KeyPackagesReleased) GetPackages() []*KeyPackagesReleased_Package {
 	return nil
 }
 
+// DeviceRegistered adds a device to an account. The KeySet that lists it follows,
+// and after that the revocation of a device whose place it takes.
+type DeviceRegistered struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	DeviceKey []byte                 `protobuf:"bytes,2,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	// The active device whose queue goes over to the new one, with its numbers; or
+	// empty.
+	Replaces []byte `protobuf:"bytes,3,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	// Where the revocation of the new key would stand, as in AccountRegistered.
+	RevocationLabel *RevocationLabel `protobuf:"bytes,4,opt,name=revocation_label,json=revocationLabel,proto3" json:"revocation_label,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *DeviceRegistered) Reset() {
+	*x = DeviceRegistered{}
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceRegistered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceRegistered) ProtoMessage() {}
+
+func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceRegistered.ProtoReflect.Descriptor instead.
+func (*DeviceRegistered) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *DeviceRegistered) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *DeviceRegistered) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *DeviceRegistered) GetReplaces() []byte {
+	if x != nil {
+		return x.Replaces
+	}
+	return nil
+}
+
+func (x *DeviceRegistered) GetRevocationLabel() *RevocationLabel {
+	if x != nil {
+		return x.RevocationLabel
+	}
+	return nil
+}
+
 type MessageEnqueued_Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	DeviceKey     []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
@@ -2289,7 +2387,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	mi := &file_qpc_v1_event_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2399,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	mi := &file_qpc_v1_event_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2350,7 +2448,7 @@ type KeyPackagesUploaded_Package struct {
 
 func (x *KeyPackagesUploaded_Package) Reset() {
 	*x = KeyPackagesUploaded_Package{}
-	mi := &file_qpc_v1_event_proto_msgTypes[30]
+	mi := &file_qpc_v1_event_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2362,7 +2460,7 @@ func (x *KeyPackagesUploaded_Package) String() string {
 func (*KeyPackagesUploaded_Package) ProtoMessage() {}
 
 func (x *KeyPackagesUploaded_Package) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[30]
+	mi := &file_qpc_v1_event_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2531,7 @@ type KeyPackagesTaken_Package struct {
 
 func (x *KeyPackagesTaken_Package) Reset() {
 	*x = KeyPackagesTaken_Package{}
-	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	mi := &file_qpc_v1_event_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2543,7 @@ func (x *KeyPackagesTaken_Package) String() string {
 func (*KeyPackagesTaken_Package) ProtoMessage() {}
 
 func (x *KeyPackagesTaken_Package) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	mi := &file_qpc_v1_event_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +2598,7 @@ type KeyPackagesExpired_Package struct {
 
 func (x *KeyPackagesExpired_Package) Reset() {
 	*x = KeyPackagesExpired_Package{}
-	mi := &file_qpc_v1_event_proto_msgTypes[32]
+	mi := &file_qpc_v1_event_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2512,7 +2610,7 @@ func (x *KeyPackagesExpired_Package) String() string {
 func (*KeyPackagesExpired_Package) ProtoMessage() {}
 
 func (x *KeyPackagesExpired_Package) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[32]
+	mi := &file_qpc_v1_event_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2561,7 +2659,7 @@ type KeyPackagesReleased_Package struct {
 
 func (x *KeyPackagesReleased_Package) Reset() {
 	*x = KeyPackagesReleased_Package{}
-	mi := &file_qpc_v1_event_proto_msgTypes[33]
+	mi := &file_qpc_v1_event_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2573,7 +2671,7 @@ func (x *KeyPackagesReleased_Package) String() string {
 func (*KeyPackagesReleased_Package) ProtoMessage() {}
 
 func (x *KeyPackagesReleased_Package) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[33]
+	mi := &file_qpc_v1_event_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2614,7 +2712,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xeb\r\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xb4\x0e\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -2640,7 +2738,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x10receipts_expired\x18\x1e \x01(\v2\x17.qpc.v1.ReceiptsExpiredH\x00R\x0freceiptsExpired\x12>\n" +
 	"\x0esnapshot_taken\x18\x1f \x01(\v2\x15.qpc.v1.SnapshotTakenH\x00R\rsnapshotTaken\x12D\n" +
 	"\x10request_answered\x18  \x01(\v2\x17.qpc.v1.RequestAnsweredH\x00R\x0frequestAnswered\x128\n" +
-	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x12Q\n" +
+	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x12G\n" +
+	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegistered\x12Q\n" +
 	"\x15key_packages_uploaded\x18< \x01(\v2\x1b.qpc.v1.KeyPackagesUploadedH\x00R\x13keyPackagesUploaded\x12H\n" +
 	"\x12key_packages_taken\x18= \x01(\v2\x18.qpc.v1.KeyPackagesTakenH\x00R\x10keyPackagesTaken\x12N\n" +
 	"\x14key_packages_expired\x18> \x01(\v2\x1a.qpc.v1.KeyPackagesExpiredH\x00R\x12keyPackagesExpired\x12Q\n" +
@@ -2710,7 +2809,7 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
 	"\aEXPIRED\x10\x01\x12\x0e\n" +
 	"\n" +
-	"LOGGED_OUT\x10\x02\"\xe4\x02\n" +
+	"LOGGED_OUT\x10\x02\"\xfe\x02\n" +
 	"\x0fMessageEnqueued\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12\x1d\n" +
@@ -2722,7 +2821,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\fpayload_size\x18\x06 \x01(\rR\vpayloadSize\x12%\n" +
 	"\x0epayload_sha256\x18\a \x01(\fR\rpayloadSha256\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\b \x01(\x04R\texpiresMs\x1a9\n" +
+	"expires_ms\x18\b \x01(\x04R\texpiresMs\x12\x18\n" +
+	"\acontrol\x18\t \x01(\bR\acontrol\x1a9\n" +
 	"\x06Target\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x10\n" +
@@ -2817,7 +2917,14 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
 	"\n" +
 	"package_id\x18\x02 \x01(\fR\tpackageId\x12\"\n" +
-	"\rkept_until_ms\x18\x03 \x01(\x04R\vkeptUntilMsB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\rkept_until_ms\x18\x03 \x01(\x04R\vkeptUntilMs\"\xb0\x01\n" +
+	"\x10DeviceRegistered\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x02 \x01(\fR\tdeviceKey\x12\x1a\n" +
+	"\breplaces\x18\x03 \x01(\fR\breplaces\x12B\n" +
+	"\x10revocation_label\x18\x04 \x01(\v2\x17.qpc.v1.RevocationLabelR\x0frevocationLabelB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_event_proto_rawDescOnce sync.Once
@@ -2832,7 +2939,7 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),            // 0: qpc.v1.SessionsEnded.Cause
 	(Actor_Way)(0),                      // 1: qpc.v1.Actor.Way
@@ -2865,13 +2972,14 @@ var file_qpc_v1_event_proto_goTypes = []any{
 	(*KeyPackagesTaken)(nil),            // 28: qpc.v1.KeyPackagesTaken
 	(*KeyPackagesExpired)(nil),          // 29: qpc.v1.KeyPackagesExpired
 	(*KeyPackagesReleased)(nil),         // 30: qpc.v1.KeyPackagesReleased
-	(*MessageEnqueued_Target)(nil),      // 31: qpc.v1.MessageEnqueued.Target
-	(*KeyPackagesUploaded_Package)(nil), // 32: qpc.v1.KeyPackagesUploaded.Package
-	(*KeyPackagesTaken_Package)(nil),    // 33: qpc.v1.KeyPackagesTaken.Package
-	(*KeyPackagesExpired_Package)(nil),  // 34: qpc.v1.KeyPackagesExpired.Package
-	(*KeyPackagesReleased_Package)(nil), // 35: qpc.v1.KeyPackagesReleased.Package
-	(SessionScope)(0),                   // 36: qpc.v1.SessionScope
-	(Role)(0),                           // 37: qpc.v1.Role
+	(*DeviceRegistered)(nil),            // 31: qpc.v1.DeviceRegistered
+	(*MessageEnqueued_Target)(nil),      // 32: qpc.v1.MessageEnqueued.Target
+	(*KeyPackagesUploaded_Package)(nil), // 33: qpc.v1.KeyPackagesUploaded.Package
+	(*KeyPackagesTaken_Package)(nil),    // 34: qpc.v1.KeyPackagesTaken.Package
+	(*KeyPackagesExpired_Package)(nil),  // 35: qpc.v1.KeyPackagesExpired.Package
+	(*KeyPackagesReleased_Package)(nil), // 36: qpc.v1.KeyPackagesReleased.Package
+	(SessionScope)(0),                   // 37: qpc.v1.SessionScope
+	(Role)(0),                           // 38: qpc.v1.Role
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -2895,30 +3003,32 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	21, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
 	22, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
 	24, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
-	27, // 21: qpc.v1.Event.key_packages_uploaded:type_name -> qpc.v1.KeyPackagesUploaded
-	28, // 22: qpc.v1.Event.key_packages_taken:type_name -> qpc.v1.KeyPackagesTaken
-	29, // 23: qpc.v1.Event.key_packages_expired:type_name -> qpc.v1.KeyPackagesExpired
-	30, // 24: qpc.v1.Event.key_packages_released:type_name -> qpc.v1.KeyPackagesReleased
-	7,  // 25: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 26: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	7,  // 27: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	36, // 28: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 29: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	31, // 30: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	1,  // 31: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
-	37, // 32: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	23, // 33: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	23, // 34: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	9,  // 35: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	32, // 36: qpc.v1.KeyPackagesUploaded.packages:type_name -> qpc.v1.KeyPackagesUploaded.Package
-	33, // 37: qpc.v1.KeyPackagesTaken.packages:type_name -> qpc.v1.KeyPackagesTaken.Package
-	34, // 38: qpc.v1.KeyPackagesExpired.packages:type_name -> qpc.v1.KeyPackagesExpired.Package
-	35, // 39: qpc.v1.KeyPackagesReleased.packages:type_name -> qpc.v1.KeyPackagesReleased.Package
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	31, // 21: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
+	27, // 22: qpc.v1.Event.key_packages_uploaded:type_name -> qpc.v1.KeyPackagesUploaded
+	28, // 23: qpc.v1.Event.key_packages_taken:type_name -> qpc.v1.KeyPackagesTaken
+	29, // 24: qpc.v1.Event.key_packages_expired:type_name -> qpc.v1.KeyPackagesExpired
+	30, // 25: qpc.v1.Event.key_packages_released:type_name -> qpc.v1.KeyPackagesReleased
+	7,  // 26: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 27: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	7,  // 28: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	37, // 29: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 30: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	32, // 31: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	1,  // 32: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
+	38, // 33: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	23, // 34: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	23, // 35: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	9,  // 36: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	33, // 37: qpc.v1.KeyPackagesUploaded.packages:type_name -> qpc.v1.KeyPackagesUploaded.Package
+	34, // 38: qpc.v1.KeyPackagesTaken.packages:type_name -> qpc.v1.KeyPackagesTaken.Package
+	35, // 39: qpc.v1.KeyPackagesExpired.packages:type_name -> qpc.v1.KeyPackagesExpired.Package
+	36, // 40: qpc.v1.KeyPackagesReleased.packages:type_name -> qpc.v1.KeyPackagesReleased.Package
+	9,  // 41: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -2949,6 +3059,7 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_SnapshotTaken)(nil),
 		(*Event_RequestAnswered)(nil),
 		(*Event_RoleChanged)(nil),
+		(*Event_DeviceRegistered)(nil),
 		(*Event_KeyPackagesUploaded)(nil),
 		(*Event_KeyPackagesTaken)(nil),
 		(*Event_KeyPackagesExpired)(nil),
@@ -2960,7 +3071,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -200,6 +200,10 @@ const (
 	// hour for the target; beyond it a last resort instead of a KeyPackage for one
 	// use, or a refusal where there is none.
 	Rate_KEY_PACKAGE_FETCH Rate_Class = 17
+	// RegisterDevice and RevokeDevice.
+	Rate_DEVICE_CHANGE Rate_Class = 13
+	// ListDevices.
+	Rate_DEVICE_LIST Rate_Class = 14
 )
 
 // Enum value maps for Rate_Class.
@@ -220,6 +224,8 @@ var (
 		12: "AUDIT",
 		16: "KEY_PACKAGE_UPLOAD",
 		17: "KEY_PACKAGE_FETCH",
+		13: "DEVICE_CHANGE",
+		14: "DEVICE_LIST",
 	}
 	Rate_Class_value = map[string]int32{
 		"UNSPECIFIED":        0,
@@ -237,6 +243,8 @@ var (
 		"AUDIT":              12,
 		"KEY_PACKAGE_UPLOAD": 16,
 		"KEY_PACKAGE_FETCH":  17,
+		"DEVICE_CHANGE":      13,
+		"DEVICE_LIST":        14,
 	}
 )
 
@@ -618,8 +626,8 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"REQUEST_ID\x10\x01\x12\r\n" +
 	"\tAFTER_SEQ\x10\x02\x12\v\n" +
 	"\aCONTENT\x10\x03\x12\f\n" +
-	"\bONE_SHOT\x10\x04\"\xfb\x01\n" +
-	"\x04Rate\"\xf2\x01\n" +
+	"\bONE_SHOT\x10\x04\"\x9f\x02\n" +
+	"\x04Rate\"\x96\x02\n" +
 	"\x05Class\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PROBE\x10\x01\x12\x12\n" +
@@ -638,7 +646,9 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"\x06REVOKE\x10\v\x12\t\n" +
 	"\x05AUDIT\x10\f\x12\x16\n" +
 	"\x12KEY_PACKAGE_UPLOAD\x10\x10\x12\x15\n" +
-	"\x11KEY_PACKAGE_FETCH\x10\x11\"=\n" +
+	"\x11KEY_PACKAGE_FETCH\x10\x11\x12\x11\n" +
+	"\rDEVICE_CHANGE\x10\r\x12\x0f\n" +
+	"\vDEVICE_LIST\x10\x0e\"=\n" +
 	"\bWhenFull\"1\n" +
 	"\x04Kind\x12\v\n" +
 	"\aREFUSED\x10\x00\x12\n" +
