@@ -1,8 +1,6 @@
 package commands
 
 import (
-	"errors"
-
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
 )
@@ -138,23 +136,20 @@ func (wish *keyPackageWish) chooseOf(tx *Tx, device projections.Key) (chosen tak
 	return chosen, false, nil
 }
 
+// KeyPackageOwner is the account whose identity key this is or was: the owner of
+// its devices' packages. found is false for a key that the view does not know.
+func KeyPackageOwner(v *View, identityKey []byte) (owner projections.ID, found bool, err error) {
+	o, found, err := projections.KeyOwner(v.Reader, key32(identityKey))
+	return o.AccountID, found, err
+}
+
 // FillKeyPackages adds their bytes to the packages of a reply. A package that was
-// purged since, with its device, is left out. payload reads one, under an account;
-// v is a view as of the reply or later.
-func FillKeyPackages(v *View, identityKey []byte, resp *pb.FetchKeyPackageResponse) error {
-	if len(resp.GetPackages()) == 0 {
-		return nil
-	}
-	owner, found, err := projections.KeyOwner(v.Reader, key32(identityKey))
-	if err != nil {
-		return err
-	}
-	if !found {
-		return errors.New("commands: KeyPackages of an identity that does not exist")
-	}
+// purged since, with its device, is left out. payload reads one, under the owner's
+// account.
+func FillKeyPackages(payload func(owner, id [16]byte) ([]byte, bool, error), owner projections.ID, resp *pb.FetchKeyPackageResponse) error {
 	filled := resp.Packages[:0]
 	for _, p := range resp.GetPackages() {
-		data, found, err := v.Payload(owner.AccountID, id16(p.GetPackageId()))
+		data, found, err := payload(owner, id16(p.GetPackageId()))
 		if err != nil {
 			return err
 		}

@@ -75,7 +75,7 @@ var keyPackageFaults = map[string]func(*sim.KeyPackage){
 
 // fetchKeyPackage does what the server does for method 301. What the limiters say
 // is the world's to choose.
-func (w *world) fetchKeyPackage(ctx context.Context, rule *pb.Rule, req *pb.FetchKeyPackageRequest) (proto.Message, error) {
+func (w *world) fetchKeyPackage(ctx context.Context, rule *pb.Rule, view *commands.View, req *pb.FetchKeyPackageRequest) (proto.Message, error) {
 	command, err := commands.NewFetchKeyPackage(rule, req, w.budget)
 	if err != nil {
 		return nil, err
@@ -84,12 +84,13 @@ func (w *world) fetchKeyPackage(ctx context.Context, rule *pb.Rule, req *pb.Fetc
 	if err != nil {
 		return nil, err
 	}
-	view, err := w.engine.View()
-	if err != nil {
-		return nil, err
+	resp := response.(*pb.FetchKeyPackageResponse)
+	owner, found, err := commands.KeyPackageOwner(view, req.GetIdentityKey())
+	if err == nil && !found && len(resp.GetPackages()) > 0 {
+		w.t.Errorf("packages of nobody")
 	}
-	defer view.Release()
-	return orNil(response.(*pb.FetchKeyPackageResponse), commands.FillKeyPackages(view, req.GetIdentityKey(), response.(*pb.FetchKeyPackageResponse)))
+	w.check(err)
+	return orNil(resp, commands.FillKeyPackages(w.engine.Payload, owner, resp))
 }
 
 // spend has the limiters say that nothing more may be used up, or with "off" that

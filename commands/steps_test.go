@@ -188,7 +188,7 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 	case *pb.UploadKeyPackageRequest:
 		command, err = commands.NewUploadKeyPackage(method.Rule, r, commands.DefaultKeyPackageSuites)
 	case *pb.FetchKeyPackageRequest:
-		return w.fetchKeyPackage(ctx, method.Rule, r)
+		return w.fetchKeyPackage(ctx, method.Rule, view, r)
 	case *pb.UploadHybridKeyRequest:
 		return w.prepared(ctx, func(view *commands.View) (*commands.Command, error) {
 			upload, err := commands.PrepareHybridKey(view.Reader, serverName, w.vrf, r)

@@ -30,6 +30,9 @@ func FuzzApply(f *testing.F) {
 	seeds.doWith(&pb.RequestAnswered{}, receiptOf("alice", 200, requestID(seeds.now, 1), "x"))
 	seeds.do(&pb.ReceiptsExpired{BeforeMs: seeds.now})
 	seeds.do(roleChanged("alice", pb.Role_ADMIN, &pb.Actor{Way: pb.Actor_SOCKET}))
+	seeds.do(uploadedKP("bob", 1, 1, 1, seeds.now+dayMS))
+	seeds.do(uploadedKP("bob", 2, 1, 0, seeds.now+dayMS))
+	seeds.do(takenKP("bob", 1, 1, 1, seeds.now+dayMS))
 	seeds.do(replaced("alice", "alice", "alice2"))
 	seeds.do(handOver("alice", "alice2", 1))
 	seeds.do(revoked(identityKey("alice"), seeds.now, pb.Authority_KEY))
@@ -37,6 +40,8 @@ func FuzzApply(f *testing.F) {
 	seeds.send(3, "alice", "bob")
 	seeds.now += 2 * dayMS
 	seeds.do(expired(deviceKey("bob"), 3))
+	seeds.do(expiredKP("bob", 1, seeds.now-3*dayMS))
+	seeds.do(releasedKP("bob", 1, seeds.now-3*dayMS))
 	seeds.do(sessionsEnded(tokenOf("alice", 1)))
 	bob := deviceKey("bob")
 	seeds.do(&pb.KeyRevoked{Key: bob[:], Actor: bySession("alice")})

@@ -38,6 +38,7 @@ const about = `Talk through a quicprochat server. What you send is sealed for it
   qpc send bob 'Hello'        seal and queue a message; '-' reads the text from stdin
   qpc recv --follow           show what comes, until interrupted
   qpc verify bob              prove which keys are bob's, and that there are no newer ones
+  qpc keys fetch bob          take an MLS KeyPackage of bob's, to add him to a group
   qpc call ResolveUser '{"username":"bob"}'
                               call any method; 'qpc methods' lists them
 
@@ -61,6 +62,7 @@ type cli struct {
 	Recv     recvCommand     `cmd:"" help:"Show new messages."`
 	Trust    trustCommand    `cmd:"" help:"Accept the changed key of a contact, after comparing it with that person."`
 	Verify   verifyCommand   `cmd:"" help:"Prove what the log says about a person."`
+	Keys     keysCommand     `cmd:"" help:"Upload, count and fetch MLS KeyPackages."`
 	Call     callCommand     `cmd:"" help:"Call any method of the server."`
 	Methods  methodsCommand  `cmd:"" help:"List the methods of the server."`
 	Bench    benchCommand    `cmd:"" help:"Measure a server under load."`

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"net"
 	"os"
 	"os/signal"
@@ -15,6 +16,7 @@ import (
 
 	"quicprochat/rpc/echo"
 	"quicprochat/rpc/server"
+	"quicprochat/rpc/sim"
 )
 
 func TestMain(m *testing.M) {
@@ -28,10 +30,11 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup:               setupScript,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"server":  startServer,
-			"status":  wantStatus,
-			"modes":   wantMode,
-			"waitfor": waitForContent,
+			"server":     startServer,
+			"keypackage": makeKeyPackage,
+			"status":     wantStatus,
+			"modes":      wantMode,
+			"waitfor":    waitForContent,
 		},
 	})
 }
@@ -117,4 +120,21 @@ func waitForContent(ts *testscript.TestScript, _ bool, args []string) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// makeKeyPackage does what an MLS program beside qpc does: it makes a KeyPackage
+// of a home's device: keypackage HOME FILE NAME SUITE [last]
+func makeKeyPackage(ts *testscript.TestScript, _ bool, args []string) {
+	h, err := openHome(ts.MkAbs(args[0]))
+	ts.Check(err)
+	k, err := h.keys()
+	ts.Check(err)
+	suite, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	device := k.device()
+	p := sim.NewKeyPackage(device.Public().(ed25519.PublicKey), uint16(suite), args[2], time.Now())
+	if len(args) > 4 {
+		p.Extensions = append(p.Extensions, sim.LastResort)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), p.Sign(device), 0o600))
 }

@@ -31,7 +31,7 @@ var bindings = []binding{
 	mutation[*pb.BatchEnqueueResponse](commands.NewBatchEnqueue),
 
 	special(false, (*call).uploadKeyPackage),
-	special(false, (*call).fetchKeyPackage),
+	special(true, (*call).fetchKeyPackage),
 	special(true, (*call).uploadHybridKey),
 	lookup(commands.FetchHybridKey),
 	lookup(commands.FetchHybridKeys),

@@ -25,10 +25,16 @@ func (c *call) fetchKeyPackage(ctx context.Context, req *pb.FetchKeyPackageReque
 	if err != nil || len(resp.GetPackages()) == 0 {
 		return resp, err
 	}
-	if err := c.refreshView(); err != nil {
+	owner, found, err := commands.KeyPackageOwner(c.view, req.GetIdentityKey())
+	if err == nil && !found { // registered since the call began
+		if err = c.refreshView(); err == nil {
+			owner, _, err = commands.KeyPackageOwner(c.view, req.GetIdentityKey())
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
-	return resp, commands.FillKeyPackages(c.view, req.GetIdentityKey(), resp)
+	return resp, commands.FillKeyPackages(c.service.engine.Payload, owner, resp)
 }
 
 // Budgets of FetchKeyPackage. They bound how fast somebody's packages can be used
