@@ -326,6 +326,7 @@ func (m *serverModel) housekeeping(now uint64) {
 	if len(m.receipts) < receipts {
 		m.events++
 	}
+	m.keepPackages(now)
 }
 
 // expireDue removes what expired and looks when to come again.

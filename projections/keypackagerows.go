@@ -130,6 +130,13 @@ func OldestKeyPackage(r Reader, device Key, s *KeyPackageStock, nowMS uint64) (o
 	return oldest, found, err
 }
 
+// KeyPackagesOf are the packages for one use of a stock that are there, oldest
+// first, also those whose lifetime is over.
+func KeyPackagesOf(r Reader, device Key, s *KeyPackageStock) (all []KeyPackage, err error) {
+	err = eachPackage(r, device, s, func(p *KeyPackage) bool { all = append(all, *p); return true })
+	return all, err
+}
+
 // CountKeyPackages counts the packages for one use of a stock that are valid at a
 // time, up to a limit.
 func CountKeyPackages(r Reader, device Key, s *KeyPackageStock, nowMS uint64, limit int) (n int, err error) {

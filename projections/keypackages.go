@@ -321,10 +321,9 @@ func (b *Batch) removeKeyPackages(device Device) error {
 	if err != nil || len(stocks) == 0 {
 		return err
 	}
-	var waiting []KeyPackage
 	for i := range stocks {
 		s := &stocks[i]
-		err := eachPackage(b, device.Key, s, func(p *KeyPackage) bool { waiting = append(waiting, *p); return true })
+		waiting, err := KeyPackagesOf(b, device.Key, s)
 		if err != nil {
 			return err
 		}
@@ -342,7 +341,6 @@ func (b *Batch) removeKeyPackages(device Device) error {
 				return err
 			}
 		}
-		waiting = waiting[:0]
 	}
 	return b.remove(keyOf32(b.scratch(), prefixKeyPackageStock, device.Key))
 }

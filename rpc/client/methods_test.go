@@ -100,16 +100,18 @@ func TestTypedCalls(t *testing.T) {
 	c := f.dial(onItsWord)
 	ctx := t.Context()
 	calls := map[string]func() error{
-		"Health":          func() error { _, err := c.Health(ctx); return err },
-		"Enqueue":         func() error { _, err := c.Enqueue(ctx, message()); return err },
-		"BatchEnqueue":    func() error { _, err := c.BatchEnqueue(ctx, new(pb.BatchEnqueueRequest)); return err },
-		"Fetch":           func() error { _, err := c.Fetch(ctx, new(pb.FetchRequest)); return err },
-		"FetchWait":       func() error { _, err := c.FetchWait(ctx, new(pb.FetchWaitRequest)); return err },
-		"Peek":            func() error { _, err := c.Peek(ctx, new(pb.PeekRequest)); return err },
-		"Ack":             func() error { _, err := c.Ack(ctx, new(pb.AckRequest)); return err },
-		"FetchHybridKey":  func() error { _, err := c.FetchHybridKey(ctx, new(pb.FetchHybridKeyRequest)); return err },
-		"FetchHybridKeys": func() error { _, err := c.FetchHybridKeys(ctx, new(pb.FetchHybridKeysRequest)); return err },
-		"ResolveUser":     func() error { _, err := c.ResolveUser(ctx, "alice"); return err },
+		"Health":           func() error { _, err := c.Health(ctx); return err },
+		"Enqueue":          func() error { _, err := c.Enqueue(ctx, message()); return err },
+		"BatchEnqueue":     func() error { _, err := c.BatchEnqueue(ctx, new(pb.BatchEnqueueRequest)); return err },
+		"Fetch":            func() error { _, err := c.Fetch(ctx, new(pb.FetchRequest)); return err },
+		"FetchWait":        func() error { _, err := c.FetchWait(ctx, new(pb.FetchWaitRequest)); return err },
+		"Peek":             func() error { _, err := c.Peek(ctx, new(pb.PeekRequest)); return err },
+		"Ack":              func() error { _, err := c.Ack(ctx, new(pb.AckRequest)); return err },
+		"FetchHybridKey":   func() error { _, err := c.FetchHybridKey(ctx, new(pb.FetchHybridKeyRequest)); return err },
+		"FetchHybridKeys":  func() error { _, err := c.FetchHybridKeys(ctx, new(pb.FetchHybridKeysRequest)); return err },
+		"ResolveUser":      func() error { _, err := c.ResolveUser(ctx, "alice"); return err },
+		"UploadKeyPackage": func() error { _, err := c.UploadKeyPackages(ctx, []byte("one")); return err },
+		"FetchKeyPackage":  func() error { _, err := c.FetchKeyPackage(ctx, new(pb.FetchKeyPackageRequest)); return err },
 		"RevokeKey": func() error {
 			_, err := c.RevokeKey(ctx, &pb.RevokeKeyRequest{Signature: make([]byte, 64)})
 			return err
@@ -148,7 +150,14 @@ func TestKeysWithoutProof(t *testing.T) {
 		c.ok(&pb.ResolveUserResponse{IdentityKey: public(alice.identity), Username: "alice"})
 	})
 	s.on("FetchHybridKey", func(c *fakeCall) { c.ok(&pb.FetchHybridKeyResponse{Keyset: new(pb.KeySet)}) })
+	s.on("FetchKeyPackage", func(c *fakeCall) {
+		c.ok(&pb.FetchKeyPackageResponse{Packages: []*pb.FetchKeyPackageResponse_Package{{DeviceKey: public(alice.device), KeyPackage: []byte("its")}}})
+	})
 	for name, call := range map[string]func() error{
+		"FetchKeyPackage": func() error {
+			_, err := c.FetchKeyPackage(t.Context(), &pb.FetchKeyPackageRequest{IdentityKey: public(alice.identity)})
+			return err
+		},
 		"ResolveUser":    func() error { _, err := c.ResolveUser(t.Context(), "alice"); return err },
 		"LookupUser":     func() error { _, err := c.LookupUser(t.Context(), "alice"); return err },
 		"LookupIdentity": func() error { _, err := c.LookupIdentity(t.Context(), public(alice.identity)); return err },
