@@ -85,6 +85,7 @@ var verbs = map[string]func(w *world, subject string, a *arguments) []string{
 	"queue":    func(w *world, device string, _ *arguments) []string { return w.queue(device) },
 	"account":  func(w *world, name string, _ *arguments) []string { return w.person(name) },
 	"advance":  (*world).advance,
+	"passed":   (*world).showPassed,
 	"restart":  (*world).restart,
 	"quotas":   (*world).setQuotas,
 }
@@ -110,6 +111,10 @@ func (w *world) step(line string, below []string) []string {
 		w.nextKeySet(r, parts[0], a)
 	case *pb.RevokeKeyRequest:
 		w.revocation(r, parts[0], a)
+	case *pb.RegisterDeviceRequest:
+		w.newDevice(r, parts[0], a)
+	case *pb.RevokeDeviceRequest:
+		w.lostDevice(r, parts[0], a)
 	default:
 		a.apply(req, false)
 	}
@@ -174,6 +179,13 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 	var command *commands.Command
 	switch r := req.(type) {
 	case *pb.EnqueueRequest:
+		if r.GetClass() == pb.MessageClass_EPHEMERAL {
+			passing, err := commands.Pass(view, r)
+			if err == nil {
+				w.passed = append(w.passed, passing)
+			}
+			return orNil(&pb.EnqueueResponse{}, err)
+		}
 		command, err = commands.NewEnqueue(method.Rule, r)
 	case *pb.BatchEnqueueRequest:
 		command, err = commands.NewBatchEnqueue(method.Rule, r)
@@ -203,6 +215,24 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 			}
 			return commands.NewRevokeAnyKey(method.Rule, r, revocation)
 		})
+	case *pb.RegisterDeviceRequest:
+		return w.prepared(ctx, func(view *commands.View) (*commands.Command, error) {
+			device, err := commands.PrepareDevice(view.Reader, serverName, w.vrf, r)
+			if err != nil {
+				return nil, err
+			}
+			return commands.NewRegisterDevice(method.Rule, r, device)
+		})
+	case *pb.RevokeDeviceRequest:
+		return w.prepared(ctx, func(view *commands.View) (*commands.Command, error) {
+			removal, err := commands.PrepareDeviceRemoval(view.Reader, serverName, w.vrf, r)
+			if err != nil {
+				return nil, err
+			}
+			return commands.NewRevokeDevice(method.Rule, r, removal)
+		})
+	case *pb.ListDevicesRequest:
+		return orNil(commands.ListDevices(view, r))
 	case *pb.CheckRevocationRequest:
 		return orNil(commands.CheckRevocation(view, r))
 	case *pb.FetchRequest, *pb.FetchWaitRequest, *pb.PeekRequest:
@@ -219,8 +249,22 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 		command, err = commands.NewGrantRole(method.Rule, r, pb.Actor_SOCKET)
 	case *pb.RevokeRoleRequest:
 		command, err = commands.NewRevokeRole(method.Rule, r, pb.Actor_DIRECTORY)
+	case *pb.ResetAccountRequest:
+		command, err = commands.NewResetAccount(method.Rule, r, pb.Actor_SOCKET)
 	case *pb.ListRolesRequest:
 		return orNil(commands.ListRoles(view, r))
+	case *pb.CreateChannelRequest:
+		command, err = commands.NewCreateChannel(method.Rule, r)
+	case *pb.RemoveMemberRequest:
+		command, err = commands.NewRemoveMember(method.Rule, r)
+	case *pb.UpdateGroupMetadataRequest:
+		command, err = commands.NewUpdateGroupMetadata(method.Rule, r)
+	case *pb.AddMemberRequest:
+		command, err = commands.NewAddMember(method.Rule, r)
+	case *pb.RotateKeysRequest:
+		command, err = commands.NewRotateKeys(method.Rule, r)
+	case *pb.ListGroupMembersRequest:
+		return orNil(commands.ListGroupMembers(view, r))
 	default:
 		w.t.Fatalf("no way to call %s", method)
 	}

@@ -153,7 +153,9 @@ func openStore(fsys vfs.FS, path string, o Options) (*Views, error) {
 	}
 	options := v.pebbleOptions(o)
 	defer options.Cache.Unref()
-	if v.db, err = pebble.Open(path, options); err == nil {
+	v.db, err = pebble.Open(path, options)
+	v.down.opened.Store(true)
+	if err == nil {
 		if err = cmp.Or(v.down.get(), checkSequence(v.db)); err != nil {
 			err = errors.Join(err, v.db.Close())
 		}

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "quicprochat/proto/qpcv1"
 )
 
@@ -21,7 +23,8 @@ type Binding struct {
 
 	mu       sync.Mutex
 	last     Message
-	news     int  // messages since the last push was made
+	news     int // messages since the last push was made
+	words    []word
 	queued   bool // in hub.queue, or a worker has it
 	blocked  bool // a goroutine waits in link.Push
 	released bool
@@ -83,71 +86,152 @@ func remove(m map[[32]byte]map[*Binding]struct{}, k [32]byte, b *Binding) {
 	}
 }
 
+// word is a push that stands for itself: no queue holds what it says.
+type word struct {
+	kind    pb.PushType
+	message proto.Message
+}
+
+// maxWords is how many of them wait for a worker; typing is worth nothing when it
+// comes late.
+const maxWords = 16
+
 // add notes a message and reports whether the binding must be queued for a
 // worker.
 func (b *Binding) add(m *Message) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.released {
-		return false
-	}
 	b.last = *m
 	b.news++
-	if b.queued || b.blocked {
+	return b.enlist()
+}
+
+// addWord is add for a word.
+func (b *Binding) addWord(w word) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.blocked || len(b.words) >= maxWords {
+		return b.dropWord(w)
+	}
+	b.words = append(b.words, w)
+	return b.enlist()
+}
+
+// dropWord gives a word up. Whoever misses a MEMBERSHIP is told to look.
+func (b *Binding) dropWord(w word) bool {
+	if w.kind != pb.PushType_MEMBERSHIP {
+		return false
+	}
+	b.news += resyncNews
+	return b.enlist()
+}
+
+// resyncNews is more than one message: that is told as a resync.
+const resyncNews = 2
+
+// enlist reports whether the binding must be queued, and notes that it is.
+func (b *Binding) enlist() bool {
+	if b.released || b.queued || b.blocked {
 		return false
 	}
 	b.queued = true
 	return true
 }
 
-// take gives what there is to tell; news is 0 when the worker is done with the
-// binding.
-func (b *Binding) take() (last Message, news int) {
+// take gives what there is to tell: a word, or messages; news is 0 without a word
+// when the worker is done with the binding.
+func (b *Binding) take() (w word, last Message, news int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.released || b.blocked || b.news == 0 {
-		b.queued = false
-		return Message{}, 0
+	switch {
+	case b.released || b.blocked:
+	case len(b.words) > 0:
+		w = b.words[0]
+		b.words = append(b.words[:0], b.words[1:]...)
+		return w, last, 0
+	case b.news > 0:
+		last, news = b.last, b.news
+		b.news = 0
+		return w, last, news
 	}
-	last, news = b.last, b.news
-	b.news = 0
-	return last, news
+	b.queued = false
+	return w, last, 0
 }
 
 // send is run by one worker at a time, until nothing is left to tell or the
 // client takes no more.
 func (b *Binding) send() {
-	for last, news := b.take(); news > 0; last, news = b.take() {
-		push, worth := b.push(&last, news)
-		if !worth {
-			continue
-		}
-		if err := b.link.TryPush(pb.PushType_NEW_MESSAGE, push); errors.Is(err, ErrFull) {
-			b.mu.Lock()
-			b.blocked = true
-			b.mu.Unlock()
-			b.hub.running.Go(b.awaitRoom)
+	for {
+		w, last, news := b.take()
+		switch {
+		case w.message != nil:
+			b.say(w)
+		case news == 0:
+			return
+		default:
+			b.announce(&last, news)
 		}
 	}
 }
 
-// push tells of one message, or that there are several. It is not worth sending
-// when the message was fetched and released already.
-func (b *Binding) push(m *Message, news int) (p *pb.PushNewMessage, worth bool) {
-	if news > 1 {
-		return &pb.PushNewMessage{Resync: true}, true
+// say sends a word, or drops it.
+func (b *Binding) say(w word) {
+	if err := b.link.TryPush(w.kind, w.message); errors.Is(err, ErrFull) {
+		b.mu.Lock()
+		b.dropWord(w) // queued as it is
+		b.mu.Unlock()
 	}
-	p = &pb.PushNewMessage{Seq: m.Seq, Size: m.Size, MessageId: m.ID[:]}
+}
+
+// announce tells of new messages.
+func (b *Binding) announce(last *Message, news int) {
+	kind, push := b.push(last, news)
+	if push == nil {
+		return
+	}
+	if err := b.link.TryPush(kind, push); errors.Is(err, ErrFull) {
+		b.mu.Lock()
+		b.blocked = true
+		b.mu.Unlock()
+		b.hub.running.Go(b.awaitRoom)
+	}
+}
+
+// push tells of one message, or that there are several. It is nil when the message
+// was fetched and released already.
+func (b *Binding) push(m *Message, news int) (pb.PushType, proto.Message) {
+	if news > 1 {
+		return pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{Resync: true}
+	}
+	p := &pb.PushNewMessage{Seq: m.Seq, Size: m.Size, MessageId: m.ID[:], ChannelSeq: m.ChannelSeq, Welcome: m.Welcome}
+	if m.Channel != ([16]byte{}) {
+		p.ChannelId = m.Channel[:]
+	}
 	if m.Size > MaxInline {
-		return p, true
+		return pb.PushType_NEW_MESSAGE, p
 	}
 	data, found, err := b.hub.payload(m.Owner, m.ID)
-	if err != nil {
+	switch {
+	case err != nil:
 		b.hub.logger.Error("push: payload not readable", slog.Any("error", err))
-		return p, true
+		return pb.PushType_NEW_MESSAGE, p
+	case !found:
+		return 0, nil
+	case m.Control:
+		return b.membership(m, data)
 	}
 	p.Payload = data
-	return p, found
+	return pb.PushType_NEW_MESSAGE, p
+}
+
+// membership tells of a control item.
+func (b *Binding) membership(m *Message, data []byte) (pb.PushType, proto.Message) {
+	item := new(pb.ControlItem)
+	if err := proto.Unmarshal(data, item); err != nil {
+		b.hub.logger.Error("push: control item not readable", slog.Any("error", err))
+		return 0, nil
+	}
+	return pb.PushType_MEMBERSHIP, &pb.PushMembership{Seq: m.Seq, MessageId: m.ID[:], Item: item}
 }
 
 // awaitRoom waits, outside the workers, until the client takes a push again.

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "quicprochat/proto/qpcv1"
 )
 
@@ -18,10 +20,10 @@ const workers = 2
 type Link interface {
 	// TryPush sends one message on a stream of its own and never blocks.
 	// ErrFull means that the client's stream or data limit is reached.
-	TryPush(t pb.PushType, m *pb.PushNewMessage) error
+	TryPush(t pb.PushType, m proto.Message) error
 	// Push does the same but waits for the client to allow it; it returns an
 	// error when the connection ends first.
-	Push(t pb.PushType, m *pb.PushNewMessage) error
+	Push(t pb.PushType, m proto.Message) error
 	// SessionEnded closes the connection, because the session that it used
 	// last is over. It must not block.
 	SessionEnded()
@@ -35,6 +37,12 @@ type Message struct {
 	Seq    uint64
 	// Size of the payload in bytes.
 	Size uint32
+	// Control tells that the payload is a ControlItem.
+	Control bool
+	// As in the Envelope; zero outside of channels.
+	Channel    [16]byte
+	ChannelSeq uint64
+	Welcome    bool
 }
 
 // Options are the dependencies of a Hub.
@@ -103,6 +111,24 @@ func (h *Hub) announce(messages []Message) {
 		}
 		for b := range h.bindings[m.Device] {
 			if b.add(m) {
+				h.queue.put(b)
+			}
+		}
+	}
+}
+
+// Tell sends devices what no queue of theirs holds, to each of their connections.
+// It never blocks. What a client leaves no room for is dropped; a MEMBERSHIP then
+// becomes part of a resync.
+func (h *Hub) Tell(devices [][32]byte, t pb.PushType, m proto.Message) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if len(h.bindings) == 0 {
+		return
+	}
+	for _, device := range devices {
+		for b := range h.bindings[device] {
+			if b.addWord(word{t, m}) {
 				h.queue.put(b)
 			}
 		}

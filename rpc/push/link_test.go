@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "quicprochat/proto/qpcv1"
 )
 
@@ -19,6 +21,8 @@ type fakeLink struct {
 	freed sync.Cond
 	gone  bool
 	got   []*pb.PushNewMessage
+	told  []*pb.PushMembership
+	typed []*pb.PushTyping
 	ended int
 }
 
@@ -28,7 +32,7 @@ func newLink(room int) *fakeLink {
 	return l
 }
 
-func (l *fakeLink) TryPush(_ pb.PushType, m *pb.PushNewMessage) error {
+func (l *fakeLink) TryPush(t pb.PushType, m proto.Message) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -38,11 +42,11 @@ func (l *fakeLink) TryPush(_ pb.PushType, m *pb.PushNewMessage) error {
 		return ErrFull
 	}
 	l.room--
-	l.got = append(l.got, m)
+	l.note(t, m)
 	return nil
 }
 
-func (l *fakeLink) Push(_ pb.PushType, m *pb.PushNewMessage) error {
+func (l *fakeLink) Push(t pb.PushType, m proto.Message) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.room == 0 && !l.gone {
@@ -52,8 +56,26 @@ func (l *fakeLink) Push(_ pb.PushType, m *pb.PushNewMessage) error {
 		return errGone
 	}
 	l.room--
-	l.got = append(l.got, m)
+	l.note(t, m)
 	return nil
+}
+
+// note keeps a push under its type; another message under that type is none.
+func (l *fakeLink) note(t pb.PushType, m proto.Message) {
+	switch m := m.(type) {
+	case *pb.PushNewMessage:
+		if t == pb.PushType_NEW_MESSAGE {
+			l.got = append(l.got, m)
+		}
+	case *pb.PushMembership:
+		if t == pb.PushType_MEMBERSHIP {
+			l.told = append(l.told, m)
+		}
+	case *pb.PushTyping:
+		if t == pb.PushType_TYPING {
+			l.typed = append(l.typed, m)
+		}
+	}
 }
 
 func (l *fakeLink) SessionEnded() {

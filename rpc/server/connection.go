@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"google.golang.org/protobuf/proto"
 
 	"quicprochat/commands"
 	pb "quicprochat/proto/qpcv1"
@@ -31,6 +32,8 @@ type connection struct {
 	mu      sync.Mutex // binding and its end
 	binding *push.Binding
 	closed  bool
+	// left is called when a bound connection ends.
+	left func()
 }
 
 // boundSession is the session that a bound connection used last.
@@ -103,6 +106,7 @@ func (c *connection) bind(caller commands.Caller, s *service) (fresh bool, err e
 	}
 	if c.binding == nil {
 		c.binding = s.hub.Bind(caller.DeviceKey, caller.Session, c)
+		c.left = s.teller.arrived(caller.Account)
 		c.admission.recognise()
 	} else {
 		c.binding.Use(caller.Session)
@@ -125,11 +129,12 @@ func (c *connection) checkBound(caller commands.Caller) error {
 // release forgets the connection when it has ended.
 func (c *connection) release() {
 	c.mu.Lock()
-	binding := c.binding
+	binding, left := c.binding, c.left
 	c.binding, c.closed = nil, true
 	c.mu.Unlock()
 	if binding != nil {
 		binding.Release()
+		left()
 	}
 	c.server.forget(c)
 }
@@ -149,7 +154,7 @@ func (c *connection) SessionEnded() {
 }
 
 // TryPush sends one push if the client's limits allow it at once.
-func (c *connection) TryPush(t pb.PushType, m *pb.PushNewMessage) error {
+func (c *connection) TryPush(t pb.PushType, m proto.Message) error {
 	frame, err := rpc.AppendPushMessage(nil, uint16(t), m)
 	if err != nil {
 		return err
@@ -166,7 +171,7 @@ func (c *connection) TryPush(t pb.PushType, m *pb.PushNewMessage) error {
 }
 
 // Push sends one push and waits until the client's limits allow it.
-func (c *connection) Push(t pb.PushType, m *pb.PushNewMessage) error {
+func (c *connection) Push(t pb.PushType, m proto.Message) error {
 	frame, err := rpc.AppendPushMessage(nil, uint16(t), m)
 	if err != nil {
 		return err
