@@ -222,7 +222,9 @@ var enqueueFaults = []fault[*pb.EnqueueRequest]{
 	{pb.Reason_PAYLOAD_TOO_LARGE, func(r *pb.EnqueueRequest) { r.Payload = []byte(huge + "x") }},
 	{pb.Reason_INVALID_FIELD, func(r *pb.EnqueueRequest) { r.TtlS = 31 * 24 * 3600 }},
 	{pb.Reason_INVALID_FIELD, func(r *pb.EnqueueRequest) { r.Class = 99 }},
-	{pb.Reason_MISSING_FIELD, func(r *pb.EnqueueRequest) { r.Class, r.Payload, r.TtlS, r.ChannelId = pb.MessageClass_EPHEMERAL, []byte("x"), 0, nil }},
+	{pb.Reason_MISSING_FIELD, func(r *pb.EnqueueRequest) {
+		r.Class, r.Payload, r.TtlS, r.ChannelId = pb.MessageClass_EPHEMERAL, []byte("x"), 0, nil
+	}},
 	{pb.Reason_INVALID_FIELD, func(r *pb.EnqueueRequest) { r.ChannelId = make([]byte, 15) }},
 	{pb.Reason_KEY_INVALID, func(r *pb.EnqueueRequest) {
 		r.Recipient = &pb.EnqueueRequest_RecipientKey{RecipientKey: make([]byte, 31)}
