@@ -32,7 +32,9 @@ type machine struct {
 	owners map[string]string // whose they are
 	last   *request          // for retries
 	hybrid map[string][]byte // hybrid keys by name
-	cut    *powerCut         // what the next call will meet
+	// packages are all KeyPackages that were ever made.
+	packages []*modelPackage
+	cut      *powerCut // what the next call will meet
 
 	answers map[string]int // what was answered, over all sequences
 }
@@ -92,7 +94,7 @@ func newMachine(t tester, rt *rapid.T) *machine {
 }
 
 // weights are how much oftener than others a step is tried.
-var weights = map[string]int{"enqueue": 5, "batch": 2, "read": 4, "pause": 2, "power cut": 2, "post": 3, "channel update": 2}
+var weights = map[string]int{"enqueue": 5, "batch": 2, "read": 4, "pause": 2, "power cut": 2, "post": 3, "channel update": 2, "upload": 2, "take": 3}
 
 // actions are the steps of a sequence. Those that send something can also meet a
 // power cut.
@@ -113,6 +115,8 @@ func (m *machine) actions(counts map[string]int) map[string]func(*rapid.T) {
 		"members":        m.drawMembers,
 		"channel update": m.drawUpdate,
 		"post":           m.drawPost,
+		"upload":         m.drawUpload,
+		"take":           m.drawFetchPackage,
 		"again":          m.drawAgain,
 		"reuse id":       m.drawReuse,
 	}

@@ -35,6 +35,9 @@ type reading struct {
 	device   projections.Key
 	now      uint64 // Unix milliseconds
 	maxItems int    // 0 or above MaxPageItems: MaxPageItems
+	// tentative: a window that changes something is not handed out, so its page
+	// need not be collected.
+	tentative bool
 }
 
 // queue finds the queue of the reading device.
@@ -53,6 +56,9 @@ func (r reading) draining(view projections.Reader) (*window, error) {
 	state, err := r.queue(view)
 	if err != nil {
 		return nil, err
+	}
+	if r.tentative && state.Waiting() > 0 {
+		return &window{drain: state.Tail()}, nil
 	}
 	w, last, err := r.page(view, state, state.Cursor+1, false)
 	if err != nil {
@@ -83,6 +89,9 @@ func (r reading) following(view projections.Reader, after uint64) (*window, erro
 	if state.GapCount > 0 && state.GapUpTo <= after {
 		confirms = true
 		state.GapCount, state.GapUpTo = 0, 0
+	}
+	if r.tentative && confirms {
+		return &window{confirm: after}, nil
 	}
 	w, _, err := r.page(view, state, after+1, true)
 	if err != nil {

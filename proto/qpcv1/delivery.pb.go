@@ -211,7 +211,8 @@ func (*EnqueueRequest_RecipientDevice) isEnqueueRequest_Recipient() {}
 
 type EnqueueResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 16 random bytes, the same for all devices of the recipient.
+	// 16 bytes, the same for all devices of the recipient: server_time_ms in six,
+	// then ten random ones.
 	MessageId     []byte `protobuf:"bytes,1,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
 	ServerTimeMs  uint64 `protobuf:"varint,2,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
