@@ -307,6 +307,8 @@ func actingAccount(view projections.Reader, event *pb.Event) (account projection
 	switch body := event.GetBody().(type) {
 	case *pb.Event_AccountRegistered:
 		return id16(body.AccountRegistered.GetAccountId()), true, nil
+	case *pb.Event_AccountReset:
+		return id16(body.AccountReset.GetAccountId()), true, nil
 	case *pb.Event_PasswordChanged:
 		return id16(body.PasswordChanged.GetAccountId()), true, nil
 	case *pb.Event_SessionStarted:

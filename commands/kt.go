@@ -46,7 +46,7 @@ func (r *revocation) event() *pb.RevocationLabel {
 
 // firstBinding is the value of an account's version 0: who registered first.
 func firstBinding(identityKey []byte) ([]byte, error) {
-	return marshalEvent.Marshal(&pb.AccountBinding{IdentityKey: identityKey, Authority: pb.Authority_FIRST})
+	return marshalValue(&pb.AccountBinding{IdentityKey: identityKey, Authority: pb.Authority_FIRST})
 }
 
 // inMap reports whether a label was ever written.

@@ -37,6 +37,8 @@ const (
 	// MaxTTL is the longest time a message waits unread, and what a ttl_s of 0
 	// stands for.
 	MaxTTL = 30 * 24 * time.Hour
+	// ResetTokenLife is how long a reset's token is good.
+	ResetTokenLife = 24 * time.Hour
 	// MaxFetchWait is the longest wait of a FetchWait; longer wishes are clamped.
 	MaxFetchWait = 60 * time.Second
 )
@@ -68,6 +70,8 @@ const (
 	CredentialIDSize = 32
 	// TokenSize is a session token: random, a bearer secret.
 	TokenSize = 32
+	// ResetTokenSize is the one-time token of a reset: random, a bearer secret.
+	ResetTokenSize = 16
 	// LoginIDSize is the one-shot id of a login.
 	LoginIDSize = 16
 	// MessageIDSize is the random id of a message.

@@ -30,6 +30,8 @@ func PreparePasswordChange(serverName string, c Challenge, deviceKey [KeySize]by
 	switch {
 	case len(req.GetRecoveryBundle()) > 0:
 		return nil, notSupported("recovery bundles are")
+	case len(req.GetResetToken()) > 0:
+		return nil, invalid("reset_token belongs to a reset, not to a password change")
 	case req.GetDevice() != nil:
 		return nil, invalid("device belongs to a registration, not to a password change")
 	case req.GetKeyset() != nil:

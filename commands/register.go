@@ -38,6 +38,21 @@ type Registration struct {
 // KEY_INVALID, SIGNATURE_INVALID, KEYSET_INVALID, KEYSET_VERSION, NOT_SUPPORTED,
 // INVALID_FIELD.
 func PrepareRegistration(serverName string, vrf *kt.VRFPrivateKey, c Challenge, req *pb.OpaqueRegisterFinishRequest) (*Registration, error) {
+	if len(req.GetResetToken()) > 0 {
+		return nil, invalid("reset_token belongs to a reset")
+	}
+	r, err := readRegistration(serverName, c, req)
+	if err != nil {
+		return nil, err
+	}
+	r.prepareLabels(vrf, 0)
+	r.binding, err = firstBinding(r.identityKey[:])
+	return r, err
+}
+
+// readRegistration verifies what is said and signed in a registration, of a new
+// name or of one that is reset.
+func readRegistration(serverName string, c Challenge, req *pb.OpaqueRegisterFinishRequest) (*Registration, error) {
 	if err := c.check(req); err != nil {
 		return nil, err
 	}
@@ -60,24 +75,33 @@ func PrepareRegistration(serverName string, vrf *kt.VRFPrivateKey, c Challenge, 
 	if err != nil {
 		return nil, err
 	}
-	r := &Registration{
+	return &Registration{
 		challenge:   c,
 		upload:      req.GetUpload(),
 		identityKey: [KeySize]byte(req.GetIdentityKey()),
 		deviceKey:   [KeySize]byte(req.GetDevice().GetDeviceKey()),
 		keySet:      keySet,
 		hash:        registrationHash(c.Username, keySet, req),
-		account:     PrepareKT(vrf, kt.KindAccount, []byte(c.Username), 0),
-		identity:    PrepareKT(vrf, kt.KindIdentity, req.GetIdentityKey(), 0),
-	}
-	r.revocations = append(r.revocations, prepareRevocation(vrf, r.identityKey))
+	}, nil
+}
+
+// prepareLabels makes the VRF proofs, with the account's new version.
+func (r *Registration) prepareLabels(vrf *kt.VRFPrivateKey, version uint32) {
+	r.account = PrepareKT(vrf, kt.KindAccount, []byte(r.challenge.Username), version)
+	r.identity = PrepareKT(vrf, kt.KindIdentity, r.identityKey[:], 0)
+	r.revocations = []revocation{prepareRevocation(vrf, r.identityKey)}
 	if r.deviceKey != r.identityKey {
 		r.revocations = append(r.revocations, prepareRevocation(vrf, r.deviceKey))
 	}
-	if r.binding, err = firstBinding(r.identityKey[:]); err != nil {
-		return nil, fmt.Errorf("commands: encoding an account binding: %w", err)
+}
+
+// revocationLabels are those of both keys, for their event.
+func (r *Registration) revocationLabels() []*pb.RevocationLabel {
+	labels := make([]*pb.RevocationLabel, len(r.revocations))
+	for i := range r.revocations {
+		labels[i] = r.revocations[i].event()
 	}
-	return r, nil
+	return labels
 }
 
 // verifyRegistration checks the keys and the three statements of a registration.
@@ -154,10 +178,6 @@ func RegisterAccount(tx *Tx, r *Registration) (*pb.OpaqueRegisterFinishResponse,
 		return registered(tx, existing.IdentityKey)
 	}
 	account := tx.NewID()
-	labels := make([]*pb.RevocationLabel, len(r.revocations))
-	for i := range r.revocations {
-		labels[i] = r.revocations[i].event()
-	}
 	err = tx.Emit(&pb.Event{Body: &pb.Event_AccountRegistered{AccountRegistered: &pb.AccountRegistered{
 		AccountId:        account[:],
 		Username:         r.challenge.Username,
@@ -165,11 +185,16 @@ func RegisterAccount(tx *Tx, r *Registration) (*pb.OpaqueRegisterFinishResponse,
 		Opaque:           r.challenge.record(r.upload, 0),
 		DeviceKey:        r.deviceKey[:],
 		RegistrationHash: r.hash[:],
-		RevocationLabels: labels,
+		RevocationLabels: r.revocationLabels(),
 	}}})
 	if err != nil {
 		return nil, err
 	}
+	return r.emitEntries(tx)
+}
+
+// emitEntries writes the account's binding and KeySet v0, and answers.
+func (r *Registration) emitEntries(tx *Tx) (*pb.OpaqueRegisterFinishResponse, error) {
 	if err := tx.EmitKT(r.account, r.binding); err != nil {
 		return nil, err
 	}
@@ -196,21 +221,26 @@ func (r *Registration) check(view projections.Reader) (existing projections.Acco
 		}
 		return existing, false, Refuse(pb.Status_BadRequest, pb.Reason_USERNAME_TAKEN, "this username is taken")
 	}
+	return existing, false, r.checkKeys(view)
+}
+
+// checkKeys refuses keys that somebody has or ever had.
+func (r *Registration) checkKeys(view projections.Reader) error {
 	for _, revocation := range r.revocations {
 		if revoked, err := inMap(view, revocation.label); err != nil {
-			return existing, false, err
+			return err
 		} else if revoked {
-			return existing, false, Refuse(pb.Status_BadRequest, pb.Reason_KEY_REVOKED, "a key was revoked and can't come back")
+			return Refuse(pb.Status_BadRequest, pb.Reason_KEY_REVOKED, "a key was revoked and can't come back")
 		}
 	}
 	for _, key := range [][KeySize]byte{r.identityKey, r.deviceKey} {
 		if _, used, err := projections.KeyOwner(view, key); err != nil {
-			return existing, false, err
+			return err
 		} else if used {
-			return existing, false, Refuse(pb.Status_BadRequest, pb.Reason_KEY_IN_USE, "a key belongs to an account already")
+			return Refuse(pb.Status_BadRequest, pb.Reason_KEY_IN_USE, "a key belongs to an account already")
 		}
 	}
-	return existing, false, nil
+	return nil
 }
 
 // registered is the answer about an account as it stands.

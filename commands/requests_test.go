@@ -173,26 +173,38 @@ func (w *world) challenge(name string, a *arguments) commands.Challenge {
 
 // register sends an OpaqueRegisterFinish of a person's identity key and first
 // device, signed after the fields were set. revoked=NAME makes a key look revoked
-// by what stands in the map for that username.
+// by what stands in the map for that username; keys=NAME takes the keys and the
+// password of that one; a reset_token makes it a reset.
 func (w *world) register(name string, a *arguments) []string {
-	identity, device := w.public(name), w.public(name+"/1")
+	keys := a.take("keys", name)
+	identity, device := w.public(keys), w.public(keys+"/1")
 	c := w.challenge(name, a)
 	revoked := a.take("revoked", "")
 	req := &pb.OpaqueRegisterFinishRequest{
-		Username: name, Upload: recordOf(name), IdentityKey: identity, Challenge: []byte("challenge of " + name),
+		Username: name, Upload: recordOf(keys), IdentityKey: identity, Challenge: []byte("challenge of " + name),
 		Device: &pb.DeviceConsent{DeviceKey: device},
 		Keyset: &pb.KeySet{IdentityKey: identity, DeviceKeys: [][]byte{device}, TimeMs: w.now()},
 	}
 	a.apply(req, false)
-	w.signRegister(req, c.Username, w.signer(req.GetIdentityKey(), name))
+	w.signRegister(req, c.Username, w.signer(req.GetIdentityKey(), keys))
 	if req.GetDevice() != nil {
 		consent := statement.Device{ServerName: serverName, IdentityKey: req.GetIdentityKey(), DeviceKey: req.GetDevice().GetDeviceKey()}
-		req.Device.Signature = consent.Sign(w.signer(req.GetDevice().GetDeviceKey(), name+"/1"))
+		req.Device.Signature = consent.Sign(w.signer(req.GetDevice().GetDeviceKey(), keys+"/1"))
 	}
 	if req.GetKeyset() != nil {
-		statement.SignKeySet(serverName, req.GetKeyset(), w.signer(req.GetKeyset().GetIdentityKey(), name))
+		statement.SignKeySet(serverName, req.GetKeyset(), w.signer(req.GetKeyset().GetIdentityKey(), keys))
 	}
 	a.apply(req, true)
+	method, _ := rpc.MethodOf(req)
+	if len(req.GetResetToken()) > 0 {
+		return w.answer(w.prepared(w.t.Context(), func(view *commands.View) (*commands.Command, error) {
+			reset, err := commands.PrepareReset(view.Reader, view.Now, serverName, w.vrf, c, req)
+			if err != nil {
+				return nil, err
+			}
+			return commands.NewReset(method.Rule, req, reset)
+		}))
+	}
 	registration, err := commands.PrepareRegistration(serverName, w.vrf, c, req)
 	if err != nil {
 		return w.answer(nil, err)
@@ -200,7 +212,6 @@ func (w *world) register(name string, a *arguments) []string {
 	if revoked != "" {
 		registration.PretendRevoked(commands.PrepareKT(w.vrf, kt.KindAccount, []byte(revoked), 0))
 	}
-	method, _ := rpc.MethodOf(req)
 	command, err := commands.NewRegister(method.Rule, req, registration)
 	w.check(err)
 	return w.answer(w.engine.Do(w.t.Context(), command))

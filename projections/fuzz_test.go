@@ -30,6 +30,12 @@ func FuzzApply(f *testing.F) {
 	seeds.doWith(&pb.RequestAnswered{}, receiptOf("alice", 200, requestID(seeds.now, 1), "x"))
 	seeds.do(&pb.ReceiptsExpired{BeforeMs: seeds.now})
 	seeds.do(roleChanged("alice", pb.Role_ADMIN, &pb.Actor{Way: pb.Actor_SOCKET}))
+	seeds.do(channelCreated("c", "alice"))
+	seeds.do(membersChanged("c", "alice", []string{"bob"}, nil))
+	seeds.do(memberUpdated("c", "bob", true, nil))
+	seeds.do(channelUpdated("c", "alice", 2))
+	seeds.do(posted(9, "c", "alice", 1, seeds.now+dayMS, target(deviceKey("bob"), 3)))
+	seeds.do(acked(deviceKey("bob"), 0, 3))
 	seeds.do(uploadedKP("bob", 1, 1, 1, seeds.now+dayMS))
 	seeds.do(uploadedKP("bob", 2, 1, 0, seeds.now+dayMS))
 	seeds.do(takenKP("bob", 1, 1, 1, seeds.now+dayMS))
@@ -39,7 +45,7 @@ func FuzzApply(f *testing.F) {
 	seeds.now += 2 * dayMS
 	seeds.send(3, "alice", "bob")
 	seeds.now += 2 * dayMS
-	seeds.do(expired(deviceKey("bob"), 3))
+	seeds.do(expired(deviceKey("bob"), 4))
 	seeds.do(expiredKP("bob", 1, seeds.now-3*dayMS))
 	seeds.do(releasedKP("bob", 1, seeds.now-3*dayMS))
 	seeds.do(sessionsEnded(tokenOf("alice", 1)))

@@ -29,6 +29,7 @@ const (
 	prefixHead         = 0x27 // epoch u64 → index u64
 	prefixHeadNode     = 0x28 // level u8 ‖ number u64 → hash[32]
 	prefixRevocation   = 0x29 // key[32] → label[32] ‖ VRF proof[80]
+	prefixReset        = 0x2a // account[16] → token hash[32] ‖ expires ms u64 ‖ way u8
 
 	prefixSession        = 0x30 // token hash[32] → Session
 	prefixAccountSession = 0x31 // account[16] ‖ token hash[32] → ∅
@@ -50,6 +51,11 @@ const (
 	prefixKeyPackageKnown  = 0x62 // device[32] ‖ SHA-256[32] → fate u8 ‖ suite u16 ‖ number u64
 	prefixKeyPackageExpiry = 0x63 // hour u32 ‖ device[32] ‖ SHA-256[32] → expires ms u64
 	prefixKeyPackageKept   = 0x64 // hour u32 ‖ account[16] ‖ package[16] → until ms u64
+
+	prefixChannel        = 0x68 // channel[16] → Channel
+	prefixChannelText    = 0x69 // channel[16] → bytes name ‖ bytes description
+	prefixChannelMember  = 0x6a // channel[16] ‖ account[16] → ChannelMember
+	prefixAccountChannel = 0x6b // account[16] ‖ channel[16] → ∅
 )
 
 // pointCached tells which rows the writer keeps in memory between batches: those
@@ -57,7 +63,7 @@ const (
 func pointCached(prefix byte) bool {
 	switch prefix {
 	case prefixMeta, prefixAccount, prefixKeyOwner, prefixDevice, prefixSession, prefixQueue, prefixShare,
-		prefixMapPage, prefixTransparency, prefixKeyPackageStock:
+		prefixMapPage, prefixTransparency, prefixChannel, prefixKeyPackageStock:
 		return true
 	}
 	return false
@@ -114,6 +120,14 @@ func drainKey(dst []byte, device Key, hour uint32) []byte {
 
 func drainDueKey(dst []byte, hour uint32, device Key) []byte {
 	return append(keyOfU32(dst, prefixDrainDue, hour), device[:]...)
+}
+
+func memberKey(dst []byte, channel, account ID) []byte {
+	return append(keyOfID(dst, prefixChannelMember, channel), account[:]...)
+}
+
+func accountChannelKey(dst []byte, account, channel ID) []byte {
+	return append(keyOfID(dst, prefixAccountChannel, account), channel[:]...)
 }
 
 // receiptKey orders receipts by time: a UUIDv7 begins with its Unix

@@ -22,17 +22,22 @@ func applyPasswordChanged(b *Batch, ev *pb.PasswordChanged) error {
 	if err != nil {
 		return err
 	}
+	if err := b.replaceOpaqueRecord(account, ev.GetOpaque()); err != nil {
+		return err
+	}
+	return b.endOtherSessions(account, kept)
+}
+
+// replaceOpaqueRecord puts a record in the place of an older one.
+func (b *Batch) replaceOpaqueRecord(account ID, next *pb.OpaqueRecord) error {
 	current, found, err := OpaqueRecord(b, account)
 	if err != nil || !found {
 		return orInvalid(err, "the account does not exist")
 	}
-	if ev.GetOpaque().GetVersion() <= current.GetVersion() {
-		return invalid("record version %d after %d", ev.GetOpaque().GetVersion(), current.GetVersion())
+	if next.GetVersion() <= current.GetVersion() {
+		return invalid("record version %d after %d", next.GetVersion(), current.GetVersion())
 	}
-	if err := b.putOpaqueRecord(account, ev.GetOpaque()); err != nil {
-		return err
-	}
-	return b.endOtherSessions(account, kept)
+	return b.putOpaqueRecord(account, next)
 }
 
 func (b *Batch) putOpaqueRecord(account ID, record *pb.OpaqueRecord) error {

@@ -63,8 +63,15 @@ func checkRevocation(ev *pb.KeyTransparencyEntry) error {
 	return nil
 }
 
-// checkHandOver checks the value of an account's later versions by itself.
+// checkHandOver checks the value of an account's later versions by itself: signed
+// by both keys, or after a reset on the word of the server alone.
 func checkHandOver(binding *pb.AccountBinding) error {
+	if binding.GetAuthority() == pb.Authority_ADMINISTRATOR && !binding.GetTombstone() {
+		if len(binding.GetOldSignature())+len(binding.GetNewSignature())+len(binding.GetKeySetHash()) > 0 {
+			return invalid("account binding: a reset that somebody signed")
+		}
+		return nil
+	}
 	if binding.GetAuthority() != pb.Authority_OLD_KEY || binding.GetTombstone() {
 		return invalid("account binding by authority %d", binding.GetAuthority())
 	}

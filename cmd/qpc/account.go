@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -19,10 +22,39 @@ import (
 type registerCommand struct {
 	Name string `arg:"" help:"2 to 32 of a-z 0-9 . _ -, the first one a letter or digit."`
 	passwordFlags
+	resetFlags
 }
 
 func (registerCommand) Help() string {
-	return "Makes the keys of an account and its first device in the home folder, and registers them. The password protects the login; it never leaves this machine. Nobody can reset it for you without making a new identity."
+	return "Makes the keys of an account and its first device in the home folder, and registers them. The password protects the login; it never leaves this machine. Nobody can reset it for you without making a new identity: who lost everything asks the server's administrator for a reset token, and registers the same name with it in a new home. The keys of before are revoked then, and contacts are told that the key changed."
+}
+
+// resetFlags say where the token of a reset comes from.
+type resetFlags struct {
+	ResetTokenFile string `placeholder:"FILE" help:"Register a taken name anew, with the one-time token of an administrator in the first line of this file. Otherwise QPC_RESET_TOKEN is used, if it is set."`
+}
+
+// resetTokenSize is the length of a reset token in bytes.
+const resetTokenSize = 16
+
+// token is the reset token, nil without one.
+func (f resetFlags) token() ([]byte, error) {
+	text := os.Getenv("QPC_RESET_TOKEN")
+	if f.ResetTokenFile != "" {
+		content, err := os.ReadFile(f.ResetTokenFile)
+		if err != nil {
+			return nil, usageError("--reset-token-file: %w", err)
+		}
+		line, _, _ := bytes.Cut(content, []byte("\n"))
+		text = string(line)
+	} else if text == "" {
+		return nil, nil
+	}
+	token, err := decodeHex(strings.TrimSpace(text), resetTokenSize)
+	if err != nil {
+		return nil, usageError("the reset token: %w", err)
+	}
+	return token, nil
 }
 
 // Run registers the account. The keys are kept before the server hears of them,
@@ -35,6 +67,10 @@ func (cmd registerCommand) Run(ctx context.Context, a *app) error {
 	name, err := statement.CanonicalUsername(cmd.Name)
 	if err != nil {
 		return usageError("%w", err)
+	}
+	token, err := cmd.token()
+	if err != nil {
+		return err
 	}
 	defer h.lock()()
 	k, err := h.keysFor(name)
@@ -60,6 +96,7 @@ func (cmd registerCommand) Run(ctx context.Context, a *app) error {
 	}
 	made, err := c.Register(ctx, client.RegisterParams{
 		Username: name, Password: password, IdentityKey: k.identity(), DeviceKey: k.device(), HybridKey: pairs[0].Public(),
+		ResetToken: token,
 	})
 	if err != nil {
 		return h.registrationFailed(name, err)
@@ -94,6 +131,9 @@ func (h *home) keysFor(name string) (*keys, error) {
 // registrationFailed removes keys that no server can know, and explains a taken
 // name: it may have been taken by an earlier try from this home.
 func (h *home) registrationFailed(name string, err error) error {
+	if isReason(err, pb.Reason_RESET_TOKEN_INVALID) {
+		return fmt.Errorf("%w\nIf an earlier 'qpc register %s' with it from this home was cut off, the name may be yours: try 'qpc login %s'", err, name, name)
+	}
 	if isReason(err, pb.Reason_USERNAME_TAKEN) || isReason(err, pb.Reason_KEY_IN_USE) {
 		return fmt.Errorf("%w\nIf an earlier 'qpc register %s' from this home was cut off, the name may be yours: try 'qpc login %s'. Otherwise remove %s and take another name", err, name, name, h.path(keysFile))
 	}
@@ -106,7 +146,7 @@ type loginCommand struct {
 }
 
 func (loginCommand) Help() string {
-	return "Opens a session of this home's device, keeps its token in the home folder (0600), and publishes the home's hybrid key, so that others can seal messages for you."
+	return "Opens a session of this home's device, keeps its token in the home folder (0600), and publishes the home's hybrid key, so that others can seal messages for you. It asks the log whose your name is, and tells when somebody else changed that."
 }
 
 // Run logs in and publishes the hybrid key when the newest KeySet lacks it.
@@ -132,6 +172,13 @@ func (cmd loginCommand) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer c.Close()
+	return a.finishLogin(ctx, h, k, c, password)
+}
+
+// finishLogin opens a session, keeps it, and brings the keys for messages up to
+// date: a home that holds the identity key publishes its own, another one takes what
+// was handed to it.
+func (a *app) finishLogin(ctx context.Context, h *home, k *keys, c *client.Client, password []byte) error {
 	opened, err := c.Login(ctx, k.Username, password, k.device())
 	if err != nil {
 		return err
@@ -139,7 +186,10 @@ func (cmd loginCommand) Run(ctx context.Context, a *app) error {
 	if err := h.loggedIn(k, opened); err != nil {
 		return err
 	}
-	version, err := h.publishHybridKey(ctx, c, k)
+	if err := h.monitor(ctx, c, k); err != nil {
+		return err
+	}
+	version, err := h.bringKeysUpToDate(ctx, a, c, k)
 	if err != nil {
 		return err
 	}
@@ -163,10 +213,13 @@ func (cmd loginCommand) check(h *home, k *keys) error {
 
 // loggedIn keeps the session, after checking that it is one of this account.
 func (h *home) loggedIn(k *keys, opened *client.Session) error {
-	if !opened.IdentityKey.Equal(k.identity().Public()) {
+	if !opened.IdentityKey.Equal(identityOf(k)) {
 		return fmt.Errorf("the server says that %s has another identity key (%s) than this home: do not trust it, and ask its operator", k.Username, fingerprint(opened.IdentityKey))
 	}
 	if opened.Scope != pb.SessionScope_DEVICE {
+		if !k.Registered {
+			return fmt.Errorf("this device was not added yet: 'qpc device add CODE' on another device of %s does it", k.Username)
+		}
 		return fmt.Errorf("the device of this home is not a device of %s (any more)", k.Username)
 	}
 	k.Registered = true
@@ -243,4 +296,10 @@ func (cmd passwdCommand) Run(ctx context.Context, a *app) error {
 	return a.print(map[string]any{"username": k.Username}, "The password of %s is changed; other sessions have ended.", k.Username)
 }
 
-func identityOf(k *keys) ed25519.PublicKey { return k.identity().Public().(ed25519.PublicKey) }
+// identityOf is the account's identity key; a linked device may not hold its seed.
+func identityOf(k *keys) ed25519.PublicKey {
+	if !k.holdsIdentity() {
+		return k.IdentityKey
+	}
+	return k.identity().Public().(ed25519.PublicKey)
+}

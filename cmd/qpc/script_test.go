@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"os/signal"
@@ -14,6 +16,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	pb "quicprochat/proto/qpcv1"
+	"quicprochat/rpc/admin"
 	"quicprochat/rpc/echo"
 	"quicprochat/rpc/server"
 	"quicprochat/rpc/sim"
@@ -31,10 +35,12 @@ func TestScripts(t *testing.T) {
 		Setup:               setupScript,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"server":     startServer,
-			"keypackage": makeKeyPackage,
+			"reset":      issueReset,
 			"status":     wantStatus,
 			"modes":      wantMode,
 			"waitfor":    waitForContent,
+			"keypackage": makeKeyPackage,
+			"keyof":      setDeviceKey,
 		},
 	})
 }
@@ -59,7 +65,9 @@ func startServer(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
 	ts.Check(err)
-	node, err := server.Boot(context.Background(), server.Config{Dir: ts.MkAbs("data"), PacketConn: socket, Limits: limits, Version: "test"})
+	node, err := server.Boot(context.Background(), server.Config{
+		Dir: ts.MkAbs("data"), PacketConn: socket, AdminSocket: ts.MkAbs("admin.sock"), Limits: limits, Version: "test",
+	})
 	ts.Check(err)
 	ts.Defer(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -71,6 +79,14 @@ func startServer(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("QPC_SERVER", node.Addr().String())
 	ts.Setenv("QPC_CA_CERT", node.CAFile())
 	ts.Setenv("SERVER_PID", strconv.Itoa(os.Getpid()))
+}
+
+// issueReset keeps the token of a reset in a file, as the server's administrator
+// does: reset NAME FILE
+func issueReset(ts *testscript.TestScript, _ bool, args []string) {
+	resp := new(pb.ResetAccountResponse)
+	ts.Check(admin.Call(context.Background(), ts.MkAbs("admin.sock"), &pb.ResetAccountRequest{Username: args[0]}, resp))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), fmt.Appendf(nil, "%x\n", resp.GetResetToken()), 0o600))
 }
 
 // wantStatus runs a program that must end with the exit status given:
@@ -137,4 +153,17 @@ func makeKeyPackage(ts *testscript.TestScript, _ bool, args []string) {
 		p.Extensions = append(p.Extensions, sim.LastResort)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), p.Sign(device), 0o600))
+}
+
+// setDeviceKey puts the device key that 'qpc --json whoami' printed into a variable
+// of the script: keyof FILE VARIABLE
+func setDeviceKey(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: keyof file variable")
+	}
+	var who struct {
+		DeviceKey string `json:"device_key"`
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &who))
+	ts.Setenv(args[1], who.DeviceKey)
 }

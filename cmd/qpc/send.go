@@ -44,9 +44,16 @@ func (cmd sendCommand) Run(ctx context.Context, a *app) error {
 	if to.isNew && !a.JSON {
 		fmt.Fprintf(a.stderr, "First message to %s: remembering identity key %s\n", to.name, fingerprint(to.keyset.GetIdentityKey()))
 	}
-	reply, err := sealAndSend(ctx, c, k, to, text, cmd.TTL)
+	if to.rotationDue {
+		fmt.Fprintf(a.stderr, "qpc: a device that %s no longer has may be able to read this, until %s publishes another key\n", to.name, to.name)
+	}
+	request := c.NewRequestID()
+	reply, err := sealAndSend(ctx, c, k, to, text, cmd.TTL, request)
 	if err != nil {
 		return err
+	}
+	if err := h.noteSent(reply.GetMessageId(), request, time.Now()); err != nil {
+		return fmt.Errorf("sent to %s (message %x), but its receipt can't be asked for later: %w", to.name, reply.GetMessageId(), err)
 	}
 	return a.print(map[string]any{"to": to.name, "message_id": hex.EncodeToString(reply.GetMessageId()), "server_time_ms": reply.GetServerTimeMs()},
 		"Sent to %s (message %x).", to.name, reply.GetMessageId())
@@ -63,7 +70,7 @@ func (cmd sendCommand) text(a *app) ([]byte, error) {
 	return text, err
 }
 
-func sealAndSend(ctx context.Context, c *client.Client, k *keys, to *person, text []byte, ttl time.Duration) (*pb.EnqueueResponse, error) {
+func sealAndSend(ctx context.Context, c *client.Client, k *keys, to *person, text []byte, ttl time.Duration, request []byte) (*pb.EnqueueResponse, error) {
 	draft := seal.Draft{TimeMS: uint64(c.ServerTime().UnixMilli()), Text: text}
 	_, _ = rand.Read(draft.ID[:]) // never fails, by its documentation
 	payload, err := seal.Seal(seal.Sender{
@@ -73,6 +80,7 @@ func sealAndSend(ctx context.Context, c *client.Client, k *keys, to *person, tex
 		return nil, err
 	}
 	return c.Enqueue(ctx, &pb.EnqueueRequest{
+		RequestId: request,
 		Recipient: &pb.EnqueueRequest_RecipientKey{RecipientKey: to.keyset.GetIdentityKey()},
 		Payload:   payload,
 		TtlS:      uint32(ttl / time.Second),

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -61,9 +62,9 @@ func (c *demoCommand) run(ctx context.Context, p *process) (err error) {
 
 // tell runs the steps in order.
 func (d *demonstration) tell(ctx context.Context) error {
-	d.say("quicprochat demo: two people, one server, one kill -9, one proof.\n")
+	d.say("quicprochat demo: two people, one server, one kill -9, and proofs.\n")
 	for _, step := range []func(context.Context) error{
-		d.startServer, d.register, d.logIn, d.send, d.kill, d.restart, d.sendAgain, d.receive, d.stop, d.prove,
+		d.startServer, d.register, d.logIn, d.send, d.kill, d.restart, d.sendAgain, d.receive, d.lookUp, d.receipt, d.stop, d.prove,
 	} {
 		d.step++
 		if err := step(ctx); err != nil {
@@ -225,6 +226,38 @@ func (d *demonstration) receive(ctx context.Context) error {
 		return err
 	}
 	d.note("he confirms it; his queue is empty, and the server drops the ciphertext")
+	return nil
+}
+
+func (d *demonstration) lookUp(ctx context.Context) error {
+	d.title("Alice asks who Bob is, and believes nothing that is not proved.")
+	answer, err := d.alice.client.ProveUser(ctx, d.bob.name, true)
+	if err != nil {
+		return fmt.Errorf("look-up: %w", err)
+	}
+	identity := answer.Person.Identity
+	switch {
+	case !answer.Person.Exists() || !d.bob.public().Equal(ed25519.PublicKey(identity.Key)):
+		return errors.New("the log names another key for Bob")
+	case identity.Revocation != nil || len(identity.DeviceKeys()) != 1:
+		return errors.New("the log says that a key of Bob's is revoked")
+	}
+	d.note("in the log of %s, %d records: his identity key, his KeySet version %d,", answer.Head.Origin, answer.Head.Size, identity.KeySet.GetVersion())
+	d.note("that there is nothing newer, and that none of his keys is revoked")
+	d.note("the log continues the one that Alice saw before the kill")
+	return nil
+}
+
+func (d *demonstration) receipt(ctx context.Context) error {
+	d.title("She asks for the receipt of her message.")
+	r, err := d.alice.client.MessageReceipt(ctx, d.messageID, d.request.RequestId)
+	if err != nil {
+		return fmt.Errorf("receipt: %w", err)
+	}
+	if err := checkPayloadHash(d.request.Payload, r.Event.GetMessageEnqueued().GetPayloadSha256()); err != nil {
+		return err
+	}
+	d.note("record %d, under a checkpoint of %d records that the server signed: it can't deny it", r.Index, r.Checkpoint.Size)
 	return nil
 }
 

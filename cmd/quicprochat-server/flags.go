@@ -20,8 +20,8 @@ import (
 type grammar struct {
 	Serve serveCommand `cmd:"" default:"withargs" help:"Serve until SIGTERM or SIGINT; the first start creates the data directory."`
 	Init  initCommand  `cmd:"" help:"Create the data directory and stop, without serving."`
-	Admin adminCommand `cmd:"" help:"Say who administrates, on the machine of the server, running or stopped."`
-	Demo  demoCommand  `cmd:"" help:"Show that no message gets lost: two people, one kill -9, one proof."`
+	Admin adminCommand `cmd:"" help:"Roles, resets, revocations: on the machine of the server, running or not."`
+	Demo  demoCommand  `cmd:"" help:"Show that no message gets lost: two people, one kill -9, and proofs."`
 
 	Version versionFlag `help:"Print version, commit and Go version."`
 }
@@ -58,6 +58,9 @@ type adminCommand struct {
 	Grant  grantCommand  `cmd:"" help:"Make a user an administrator or moderator."`
 	Revoke revokeCommand `cmd:"" help:"Make an administrator or moderator a plain user again."`
 	List   listCommand   `cmd:"" help:"List administrators and moderators."`
+
+	Reset     resetCommand     `cmd:"" help:"Let a user who lost password or keys register the name anew."`
+	RevokeKey revokeKeyCommand `cmd:"" help:"Put an identity key or a device key out of use, for ever."`
 }
 
 // adminFlags are those of every command of adminCommand.
@@ -79,6 +82,19 @@ type revokeCommand struct {
 
 type listCommand struct {
 	JSON       bool `name:"json" help:"Print a JSON array of objects with username, role and identity_key (hex)."`
+	adminFlags `embed:""`
+}
+
+type resetCommand struct {
+	Name       string `arg:"" help:"Username."`
+	JSON       bool   `name:"json" help:"Print a JSON object with username, reset_token, expires_ms and the identity_key that will be revoked (hex)."`
+	adminFlags `embed:""`
+}
+
+type revokeKeyCommand struct {
+	Key        string `arg:"" help:"The key, 64 hexadecimal digits."`
+	Reason     string `default:"unspecified" enum:"unspecified,key-compromise,superseded,cessation" placeholder:"REASON" help:"What the log tells everybody: unspecified, key-compromise, superseded or cessation."`
+	JSON       bool   `name:"json" help:"Print a JSON object with key (hex), reason, authority and time_ms as they stand in the log."`
 	adminFlags `embed:""`
 }
 

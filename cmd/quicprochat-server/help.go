@@ -15,7 +15,8 @@ It reads none of them: people's keys stay on their devices.
 Usage:
   quicprochat-server [serve] [flags]   serve; the first start creates everything it needs
   quicprochat-server init [flags]      create the data directory, do not serve
-  quicprochat-server admin grant NAME  make a user an administrator; also revoke, list
+  quicprochat-server admin grant NAME  make a user an administrator; also revoke, list,
+                                       reset, revoke-key
   quicprochat-server demo [--keep]     see in half a minute what it promises
 
 Examples:
@@ -85,11 +86,34 @@ Example:
 as: through the socket admin.sock in the data directory (mode 0600) while the server
 runs, else on the directory of the stopped server. Each change is an event in the
 log. The first administrator of a new server is a user who registered as all do.
+In the same way people are helped who lost everything (reset), and keys are put out
+of use that somebody else may hold (revoke-key).
 
 Examples:
   quicprochat-server admin grant alice --data-dir /var/lib/quicprochat
   quicprochat-server admin grant bob --role moderator
   quicprochat-server admin list --json
+  quicprochat-server admin reset carol
+`,
+	"admin reset": `For a user who lost the password, or all devices. Prints a one-time token, good for
+24 hours and for this name only: the server keeps nothing of it but a hash. Whoever
+registers the name with it gets it, with a new identity key; the keys of before are
+revoked, sessions end, and what waited unread is gone. Contacts are told that the key
+changed on an administrator's word: make sure that you give the token to the right
+person. A later token takes the place of one that was not used.
+
+Example:
+  quicprochat-server admin reset carol --data-dir /var/lib/quicprochat > token
+  qpc --home new register carol --reset-token-file token
+`,
+	"admin revoke-key": `It can't be taken back, and the log shows for ever that an administrator said so. A
+device key's sessions and queue end with it; with an identity key all sessions of the
+account end, and nothing can be sent to it any more. Its person, who logs in with a
+device key, can hand the account over to a new identity key. The same again changes
+nothing; the answer is what stands in the log. (A role is taken away with revoke.)
+
+Example:
+  quicprochat-server admin revoke-key KEY --reason key-compromise
 `,
 	"admin grant": `The user must have registered. A moderator becomes an admin by it, and the other way
 round; the same role again changes nothing. It counts at once.
@@ -110,8 +134,9 @@ Example:
 `,
 	"demo": `Starts a server in a temporary folder on a free loopback port, registers two
 people over real QUIC, sends a message, kills the server with SIGKILL, starts it
-again, receives the message, stops the server and proves from the stopped log that
-the message's event is in its Merkle tree. Exit code 0 means that each step held.
+again, receives the message, looks the recipient's keys up with proof, asks for the
+message's receipt, stops the server and proves from the stopped log that the
+message's event is in its Merkle tree. Exit code 0 means that each step held.
 `,
 }
 

@@ -54,6 +54,7 @@ func TestScripts(t *testing.T) {
 			"serve":      cmdServe,
 			"stopserver": cmdStop,
 			"register":   cmdRegister,
+			"reset":      cmdReset,
 		},
 		UpdateScripts: *update,
 	})

@@ -79,6 +79,10 @@ func parse(args []string, p *process) (selected command, code int, err error) {
 		return &g.Admin.Revoke, 0, nil
 	case "admin list":
 		return &g.Admin.List, 0, nil
+	case "admin reset":
+		return &g.Admin.Reset, 0, nil
+	case "admin revoke-key":
+		return &g.Admin.RevokeKey, 0, nil
 	case "demo":
 		return &g.Demo, 0, nil
 	default:

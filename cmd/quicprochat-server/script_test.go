@@ -2,11 +2,16 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	pb "quicprochat/proto/qpcv1"
+	"quicprochat/rpc/client"
 )
 
 // served is the key under which a script has its running server.
@@ -67,4 +72,33 @@ func cmdRegister(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Check(p.register(ctx))
 	p.client.Close()
+}
+
+// cmdReset is the script command "reset NAME DIR FILE": a user registers anew with
+// the token in a file. Negated, the server must refuse the token.
+func cmdReset(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: [!] reset NAME DIR FILE")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	p, err := newPerson(ctx, args[0], runningChild(ts).address, ts.MkAbs(args[1]))
+	ts.Check(err)
+	defer p.client.Close()
+	token, err := hex.DecodeString(strings.TrimSpace(ts.ReadFile(args[2])))
+	ts.Check(err)
+	made, err := p.client.Register(ctx, client.RegisterParams{
+		Username: p.name, Password: p.password, IdentityKey: p.identity, DeviceKey: p.device, ResetToken: token,
+	})
+	if neg {
+		if client.ReasonOf(err) != pb.Reason_RESET_TOKEN_INVALID {
+			ts.Fatalf("a reset with a token that is not good: %v", err)
+		}
+		return
+	}
+	ts.Check(err)
+	if !made.Proved {
+		ts.Fatalf("the reset was not proved")
+	}
+	ts.Check(p.logIn(ctx))
 }

@@ -516,6 +516,131 @@ func (x *RevokeAnyKeyResponse) GetServerTimeMs() uint64 {
 	return 0
 }
 
+type ResetAccountRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Username      string                 `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetAccountRequest) Reset() {
+	*x = ResetAccountRequest{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetAccountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetAccountRequest) ProtoMessage() {}
+
+func (x *ResetAccountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetAccountRequest.ProtoReflect.Descriptor instead.
+func (*ResetAccountRequest) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ResetAccountRequest) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+type ResetAccountResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The canonical form of the username.
+	Username string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	// 16 random bytes, for one use by whoever holds them; the server keeps only
+	// their SHA-256.
+	ResetToken []byte `protobuf:"bytes,2,opt,name=reset_token,json=resetToken,proto3" json:"reset_token,omitempty"`
+	// The token is good for 24 h.
+	ExpiresMs uint64 `protobuf:"varint,3,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// The identity key that its use will revoke.
+	IdentityKey   []byte `protobuf:"bytes,4,opt,name=identity_key,json=identityKey,proto3" json:"identity_key,omitempty"`
+	ServerTimeMs  uint64 `protobuf:"varint,5,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetAccountResponse) Reset() {
+	*x = ResetAccountResponse{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetAccountResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetAccountResponse) ProtoMessage() {}
+
+func (x *ResetAccountResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetAccountResponse.ProtoReflect.Descriptor instead.
+func (*ResetAccountResponse) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ResetAccountResponse) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *ResetAccountResponse) GetResetToken() []byte {
+	if x != nil {
+		return x.ResetToken
+	}
+	return nil
+}
+
+func (x *ResetAccountResponse) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *ResetAccountResponse) GetIdentityKey() []byte {
+	if x != nil {
+		return x.IdentityKey
+	}
+	return nil
+}
+
+func (x *ResetAccountResponse) GetServerTimeMs() uint64 {
+	if x != nil {
+		return x.ServerTimeMs
+	}
+	return 0
+}
+
 type ListRolesResponse_Entry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Username      string                 `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
@@ -527,7 +652,7 @@ type ListRolesResponse_Entry struct {
 
 func (x *ListRolesResponse_Entry) Reset() {
 	*x = ListRolesResponse_Entry{}
-	mi := &file_qpc_v1_admin_proto_msgTypes[8]
+	mi := &file_qpc_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +664,7 @@ func (x *ListRolesResponse_Entry) String() string {
 func (*ListRolesResponse_Entry) ProtoMessage() {}
 
 func (x *ListRolesResponse_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_admin_proto_msgTypes[8]
+	mi := &file_qpc_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,12 +737,22 @@ const file_qpc_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"revocation\x18\x01 \x01(\v2\x12.qpc.v1.RevocationR\n" +
 	"revocation\x12$\n" +
-	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs*@\n" +
+	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\"1\n" +
+	"\x13ResetAccountRequest\x12\x1a\n" +
+	"\busername\x18\x02 \x01(\tR\busername\"\xbb\x01\n" +
+	"\x14ResetAccountResponse\x12\x1a\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12\x1f\n" +
+	"\vreset_token\x18\x02 \x01(\fR\n" +
+	"resetToken\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x03 \x01(\x04R\texpiresMs\x12!\n" +
+	"\fidentity_key\x18\x04 \x01(\fR\videntityKey\x12$\n" +
+	"\x0eserver_time_ms\x18\x05 \x01(\x04R\fserverTimeMs*@\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04USER\x10\x01\x12\r\n" +
 	"\tMODERATOR\x10\x02\x12\t\n" +
-	"\x05ADMIN\x10\x032\xde\x02\n" +
+	"\x05ADMIN\x10\x032\xb9\x03\n" +
 	"\fAdminService\x12P\n" +
 	"\tGrantRole\x12\x18.qpc.v1.GrantRoleRequest\x1a\x19.qpc.v1.GrantRoleResponse\"\x0e\xca\xf3\x18\n" +
 	"\b\xe0\xd4\x03\x10\t \x030\x01\x12S\n" +
@@ -627,7 +762,9 @@ const file_qpc_v1_admin_proto_rawDesc = "" +
 	"\tListRoles\x12\x18.qpc.v1.ListRolesRequest\x1a\x19.qpc.v1.ListRolesResponse\"\n" +
 	"\xca\xf3\x18\x06\b\xe2\xd4\x03\x10\t\x12Y\n" +
 	"\fRevokeAnyKey\x12\x1b.qpc.v1.RevokeAnyKeyRequest\x1a\x1c.qpc.v1.RevokeAnyKeyResponse\"\x0e\xca\xf3\x18\n" +
-	"\b\xe3\xd4\x03\x10\t \x030\x01B\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\b\xe3\xd4\x03\x10\t \x030\x01\x12Y\n" +
+	"\fResetAccount\x12\x1b.qpc.v1.ResetAccountRequest\x1a\x1c.qpc.v1.ResetAccountResponse\"\x0e\xca\xf3\x18\n" +
+	"\b\xe4\xd4\x03\x10\t \x040\x01B\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_admin_proto_rawDescOnce sync.Once
@@ -642,7 +779,7 @@ func file_qpc_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_qpc_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_qpc_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_qpc_v1_admin_proto_goTypes = []any{
 	(Role)(0),                       // 0: qpc.v1.Role
 	(*GrantRoleRequest)(nil),        // 1: qpc.v1.GrantRoleRequest
@@ -653,26 +790,30 @@ var file_qpc_v1_admin_proto_goTypes = []any{
 	(*ListRolesResponse)(nil),       // 6: qpc.v1.ListRolesResponse
 	(*RevokeAnyKeyRequest)(nil),     // 7: qpc.v1.RevokeAnyKeyRequest
 	(*RevokeAnyKeyResponse)(nil),    // 8: qpc.v1.RevokeAnyKeyResponse
-	(*ListRolesResponse_Entry)(nil), // 9: qpc.v1.ListRolesResponse.Entry
-	(*Revocation)(nil),              // 10: qpc.v1.Revocation
+	(*ResetAccountRequest)(nil),     // 9: qpc.v1.ResetAccountRequest
+	(*ResetAccountResponse)(nil),    // 10: qpc.v1.ResetAccountResponse
+	(*ListRolesResponse_Entry)(nil), // 11: qpc.v1.ListRolesResponse.Entry
+	(*Revocation)(nil),              // 12: qpc.v1.Revocation
 }
 var file_qpc_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: qpc.v1.GrantRoleRequest.role:type_name -> qpc.v1.Role
 	0,  // 1: qpc.v1.GrantRoleResponse.previous:type_name -> qpc.v1.Role
 	0,  // 2: qpc.v1.RevokeRoleResponse.previous:type_name -> qpc.v1.Role
-	9,  // 3: qpc.v1.ListRolesResponse.entries:type_name -> qpc.v1.ListRolesResponse.Entry
-	10, // 4: qpc.v1.RevokeAnyKeyResponse.revocation:type_name -> qpc.v1.Revocation
+	11, // 3: qpc.v1.ListRolesResponse.entries:type_name -> qpc.v1.ListRolesResponse.Entry
+	12, // 4: qpc.v1.RevokeAnyKeyResponse.revocation:type_name -> qpc.v1.Revocation
 	0,  // 5: qpc.v1.ListRolesResponse.Entry.role:type_name -> qpc.v1.Role
 	1,  // 6: qpc.v1.AdminService.GrantRole:input_type -> qpc.v1.GrantRoleRequest
 	3,  // 7: qpc.v1.AdminService.RevokeRole:input_type -> qpc.v1.RevokeRoleRequest
 	5,  // 8: qpc.v1.AdminService.ListRoles:input_type -> qpc.v1.ListRolesRequest
 	7,  // 9: qpc.v1.AdminService.RevokeAnyKey:input_type -> qpc.v1.RevokeAnyKeyRequest
-	2,  // 10: qpc.v1.AdminService.GrantRole:output_type -> qpc.v1.GrantRoleResponse
-	4,  // 11: qpc.v1.AdminService.RevokeRole:output_type -> qpc.v1.RevokeRoleResponse
-	6,  // 12: qpc.v1.AdminService.ListRoles:output_type -> qpc.v1.ListRolesResponse
-	8,  // 13: qpc.v1.AdminService.RevokeAnyKey:output_type -> qpc.v1.RevokeAnyKeyResponse
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
+	9,  // 10: qpc.v1.AdminService.ResetAccount:input_type -> qpc.v1.ResetAccountRequest
+	2,  // 11: qpc.v1.AdminService.GrantRole:output_type -> qpc.v1.GrantRoleResponse
+	4,  // 12: qpc.v1.AdminService.RevokeRole:output_type -> qpc.v1.RevokeRoleResponse
+	6,  // 13: qpc.v1.AdminService.ListRoles:output_type -> qpc.v1.ListRolesResponse
+	8,  // 14: qpc.v1.AdminService.RevokeAnyKey:output_type -> qpc.v1.RevokeAnyKeyResponse
+	10, // 15: qpc.v1.AdminService.ResetAccount:output_type -> qpc.v1.ResetAccountResponse
+	11, // [11:16] is the sub-list for method output_type
+	6,  // [6:11] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -691,7 +832,7 @@ func file_qpc_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_admin_proto_rawDesc), len(file_qpc_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -233,7 +233,10 @@ type OpaqueRegisterFinishRequest struct {
 	// Password change: drop a stored recovery bundle that can't be sealed anew.
 	DropBundle bool `protobuf:"varint,10,opt,name=drop_bundle,json=dropBundle,proto3" json:"drop_bundle,omitempty"`
 	// Asks for the proof of the account as it stands afterwards.
-	Proof         *ProofRequest `protobuf:"bytes,11,opt,name=proof,proto3" json:"proof,omitempty"`
+	Proof *ProofRequest `protobuf:"bytes,11,opt,name=proof,proto3" json:"proof,omitempty"`
+	// 16 bytes, as an administrator's ResetAccount made it: the name is taken, and
+	// is registered anew.
+	ResetToken    []byte `protobuf:"bytes,12,opt,name=reset_token,json=resetToken,proto3" json:"reset_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -341,6 +344,13 @@ func (x *OpaqueRegisterFinishRequest) GetDropBundle() bool {
 func (x *OpaqueRegisterFinishRequest) GetProof() *ProofRequest {
 	if x != nil {
 		return x.Proof
+	}
+	return nil
+}
+
+func (x *OpaqueRegisterFinishRequest) GetResetToken() []byte {
+	if x != nil {
+		return x.ResetToken
 	}
 	return nil
 }
@@ -712,7 +722,7 @@ const file_qpc_v1_auth_proto_rawDesc = "" +
 	"\vserver_name\x18\x03 \x01(\tR\n" +
 	"serverName\x12$\n" +
 	"\x0eserver_time_ms\x18\x04 \x01(\x04R\fserverTimeMs\x12\x1a\n" +
-	"\busername\x18\x05 \x01(\tR\busername\"\xa2\x03\n" +
+	"\busername\x18\x05 \x01(\tR\busername\"\xc3\x03\n" +
 	"\x1bOpaqueRegisterFinishRequest\x12#\n" +
 	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12\x1a\n" +
 	"\busername\x18\x02 \x01(\tR\busername\x12\x16\n" +
@@ -726,7 +736,9 @@ const file_qpc_v1_auth_proto_rawDesc = "" +
 	"\vdrop_bundle\x18\n" +
 	" \x01(\bR\n" +
 	"dropBundle\x12*\n" +
-	"\x05proof\x18\v \x01(\v2\x14.qpc.v1.ProofRequestR\x05proof\"\xb6\x01\n" +
+	"\x05proof\x18\v \x01(\v2\x14.qpc.v1.ProofRequestR\x05proof\x12\x1f\n" +
+	"\vreset_token\x18\f \x01(\fR\n" +
+	"resetToken\"\xb6\x01\n" +
 	"\x1cOpaqueRegisterFinishResponse\x12!\n" +
 	"\fidentity_key\x18\x01 \x01(\fR\videntityKey\x12%\n" +
 	"\x0ekeyset_version\x18\x02 \x01(\rR\rkeysetVersion\x12$\n" +

@@ -46,6 +46,7 @@ var bindings = []binding{
 	mutation[*pb.RevokeRoleResponse](commands.NewRevokeRole),
 	query(commands.ListRoles),
 	bind[*pb.RevokeAnyKeyRequest, *pb.RevokeAnyKeyResponse](revokeAnyKey),
+	mutation[*pb.ResetAccountResponse](commands.NewResetAccount),
 }
 
 // revokeAnyKey makes the VRF proof on the published view.

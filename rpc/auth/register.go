@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 
 	"quicprochat/commands"
 	"quicprochat/commands/datadir"
@@ -40,11 +41,12 @@ func (c *Ceremonies) RegisterStart(ctx context.Context, from Origin, req *pb.Opa
 	}, nil
 }
 
-// RegisterFinish serves method 101: a registration, or with a session_token a
-// password change. caller is who the guard found behind that token. Refusals
-// are those of commands.PrepareRegistration and RegisterAccount, or of
-// commands.PreparePasswordChange and ChangePassword; CHALLENGE_INVALID for a
-// challenge that does not open.
+// RegisterFinish serves method 101: a registration, with a session_token a
+// password change, or with a reset_token a reset. caller is who the guard found
+// behind the session. Refusals are those of commands.PrepareRegistration and
+// RegisterAccount, of commands.PreparePasswordChange and ChangePassword, or of
+// commands.PrepareReset and ResetRegistration; CHALLENGE_INVALID for a challenge
+// that does not open.
 func (c *Ceremonies) RegisterFinish(ctx context.Context, from Origin, caller commands.Caller, req *pb.OpaqueRegisterFinishRequest) (*pb.OpaqueRegisterFinishResponse, error) {
 	changes := len(req.GetSessionToken()) > 0
 	if changes {
@@ -56,23 +58,50 @@ func (c *Ceremonies) RegisterFinish(ctx context.Context, from Origin, caller com
 	if err != nil {
 		return nil, err
 	}
-	var command *commands.Command
-	err = c.expensive(ctx, from, func() (err error) {
-		if changes {
-			command, err = c.preparePasswordChange(challenge, caller, req)
-		} else {
-			command, err = c.prepareRegistration(challenge, req)
+	for try := 1; ; try++ {
+		var command *commands.Command
+		err = c.expensive(ctx, from, func() (err error) {
+			switch {
+			case changes:
+				command, err = c.preparePasswordChange(challenge, caller, req)
+			case len(req.GetResetToken()) > 0:
+				command, err = c.prepareReset(challenge, req)
+			default:
+				command, err = c.prepareRegistration(challenge, req)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
 		}
-		return err
-	})
+		response, err := c.engine.Do(ctx, command)
+		switch {
+		case err == nil:
+			return response.(*pb.OpaqueRegisterFinishResponse), nil
+		case !errors.Is(err, commands.ErrStale) || try == resetTries:
+			return nil, err
+		}
+	}
+}
+
+// resetTries is how often a reset is prepared anew when the account's keys changed
+// meanwhile.
+const resetTries = 4
+
+func (c *Ceremonies) prepareReset(challenge commands.Challenge, req *pb.OpaqueRegisterFinishRequest) (*commands.Command, error) {
+	view, err := c.engine.View()
 	if err != nil {
 		return nil, err
 	}
-	response, err := c.engine.Do(ctx, command)
+	defer view.Release()
+	reset, err := commands.PrepareReset(view.Reader, view.Now, c.serverName, c.vrf, challenge, req)
 	if err != nil {
 		return nil, err
 	}
-	return response.(*pb.OpaqueRegisterFinishResponse), nil
+	if _, err := c.opaque.ParseRecord(req.GetUpload()); err != nil {
+		return nil, malformed(err)
+	}
+	return commands.NewReset(rule(req), req, reset)
 }
 
 func (c *Ceremonies) prepareRegistration(challenge commands.Challenge, req *pb.OpaqueRegisterFinishRequest) (*commands.Command, error) {

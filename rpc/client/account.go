@@ -22,6 +22,9 @@ type RegisterParams struct {
 	// HybridKey is an X-Wing public key (1,216 bytes) for KeySet version 0, or
 	// nil: UploadHybridKey can follow.
 	HybridKey []byte
+	// ResetToken registers a taken name anew, as an administrator allowed; nil for a
+	// new name. The keys of before are revoked by it.
+	ResetToken []byte
 }
 
 // Registration is what the caller keeps of a new account, besides its keys.
@@ -73,6 +76,7 @@ func (c *Client) Register(ctx context.Context, p RegisterParams) (*Registration,
 		Signature:   c.registerStatement(username, up, identity).Sign(p.IdentityKey),
 		Device:      &pb.DeviceConsent{DeviceKey: device, Signature: consent.Sign(p.DeviceKey)},
 		Keyset:      keyset,
+		ResetToken:  p.ResetToken,
 	}
 	r := &Registration{Username: username, KeySet: keyset, ExportKey: up.exportKey}
 	r.Proved, err = c.ownChange(kt.Query{Username: username}, keyset, func(p *pb.ProofRequest) (*pb.KeyProof, error) {

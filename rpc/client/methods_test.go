@@ -100,16 +100,25 @@ func TestTypedCalls(t *testing.T) {
 	c := f.dial(onItsWord)
 	ctx := t.Context()
 	calls := map[string]func() error{
-		"Health":           func() error { _, err := c.Health(ctx); return err },
-		"Enqueue":          func() error { _, err := c.Enqueue(ctx, message()); return err },
-		"BatchEnqueue":     func() error { _, err := c.BatchEnqueue(ctx, new(pb.BatchEnqueueRequest)); return err },
-		"Fetch":            func() error { _, err := c.Fetch(ctx, new(pb.FetchRequest)); return err },
-		"FetchWait":        func() error { _, err := c.FetchWait(ctx, new(pb.FetchWaitRequest)); return err },
-		"Peek":             func() error { _, err := c.Peek(ctx, new(pb.PeekRequest)); return err },
-		"Ack":              func() error { _, err := c.Ack(ctx, new(pb.AckRequest)); return err },
-		"FetchHybridKey":   func() error { _, err := c.FetchHybridKey(ctx, new(pb.FetchHybridKeyRequest)); return err },
-		"FetchHybridKeys":  func() error { _, err := c.FetchHybridKeys(ctx, new(pb.FetchHybridKeysRequest)); return err },
-		"ResolveUser":      func() error { _, err := c.ResolveUser(ctx, "alice"); return err },
+		"Health":          func() error { _, err := c.Health(ctx); return err },
+		"Enqueue":         func() error { _, err := c.Enqueue(ctx, message()); return err },
+		"BatchEnqueue":    func() error { _, err := c.BatchEnqueue(ctx, new(pb.BatchEnqueueRequest)); return err },
+		"Fetch":           func() error { _, err := c.Fetch(ctx, new(pb.FetchRequest)); return err },
+		"FetchWait":       func() error { _, err := c.FetchWait(ctx, new(pb.FetchWaitRequest)); return err },
+		"Peek":            func() error { _, err := c.Peek(ctx, new(pb.PeekRequest)); return err },
+		"Ack":             func() error { _, err := c.Ack(ctx, new(pb.AckRequest)); return err },
+		"FetchHybridKey":  func() error { _, err := c.FetchHybridKey(ctx, new(pb.FetchHybridKeyRequest)); return err },
+		"FetchHybridKeys": func() error { _, err := c.FetchHybridKeys(ctx, new(pb.FetchHybridKeysRequest)); return err },
+		"ResolveUser":     func() error { _, err := c.ResolveUser(ctx, "alice"); return err },
+		"CreateChannel":   func() error { _, err := c.CreateChannel(ctx, new(pb.CreateChannelRequest)); return err },
+		"AddMember":       func() error { _, err := c.AddMember(ctx, new(pb.AddMemberRequest)); return err },
+		"RemoveMember":    func() error { _, err := c.RemoveMember(ctx, new(pb.RemoveMemberRequest)); return err },
+		"RotateKeys":      func() error { _, err := c.RotateKeys(ctx, new(pb.RotateKeysRequest)); return err },
+		"UpdateGroupMetadata": func() error {
+			_, err := c.UpdateGroupMetadata(ctx, new(pb.UpdateGroupMetadataRequest))
+			return err
+		},
+		"ListGroupMembers": func() error { _, err := c.ListGroupMembers(ctx, new(pb.ListGroupMembersRequest)); return err },
 		"UploadKeyPackage": func() error { _, err := c.UploadKeyPackages(ctx, []byte("one")); return err },
 		"FetchKeyPackage":  func() error { _, err := c.FetchKeyPackage(ctx, new(pb.FetchKeyPackageRequest)); return err },
 		"RevokeKey": func() error {

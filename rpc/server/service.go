@@ -4,6 +4,7 @@ import (
 	"quicprochat/commands"
 	"quicprochat/commands/datadir"
 	"quicprochat/kt"
+	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc"
 	"quicprochat/rpc/auth"
 	"quicprochat/rpc/push"
@@ -18,6 +19,7 @@ type service struct {
 	vrf        *kt.VRFPrivateKey
 	suites     commands.KeyPackageSuites
 	handlers   map[uint16]handler
+	teller     *teller
 }
 
 // newService ties engine, ceremonies and hub together.
@@ -35,6 +37,7 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 		vrf: kt.NewVRFPrivateKey(d.Secrets.VRFSeed), handlers: handlers, suites: c.MLSSuites,
 		hub: push.NewHub(push.Options{Payload: engine.Payload, Logger: c.Logger}),
 	}
+	s.teller = newTeller(engine, s.hub, c.Logger)
 	engine.OnPublish(s.published)
 	return s, nil
 }
@@ -44,10 +47,20 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 func (s *service) published(p commands.Published) {
 	messages := make([]push.Message, len(p.Messages))
 	for i, m := range p.Messages {
-		messages[i] = push.Message{Device: m.DeviceKey, Owner: m.Owner, ID: m.MessageID, Seq: m.Seq, Size: m.Size, Control: m.Control}
+		messages[i] = push.Message{Device: m.DeviceKey, Owner: m.Owner, ID: m.MessageID, Seq: m.Seq, Size: m.Size, Control: m.Control,
+			Channel: m.Channel, ChannelSeq: m.ChannelSeq, Welcome: m.Welcome}
 	}
 	s.hub.Publish(messages, p.Ended)
 	if len(p.Low) > 0 {
-		s.hub.LowOnKeyPackages(p.Low)
+		s.hub.Tell(p.Low, pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{KeyPackagesLow: true})
 	}
+	for _, change := range p.Members {
+		s.teller.note(change)
+	}
+}
+
+// close ends what tells clients of news. Connections must be closed before.
+func (s *service) close() {
+	s.teller.close()
+	s.hub.Close()
 }

@@ -40,6 +40,39 @@ func (m *Model) replaceIdentity(ev *pb.IdentityReplaced) error {
 	return nil
 }
 
+func (m *Model) issueReset(ev *pb.ResetIssued) error {
+	a := m.ids[ID(ev.AccountId)]
+	if a == nil || ev.Actor == nil || ev.Actor.GetWay() == pb.Actor_SESSION {
+		return errors.New("a reset for nobody, or by nobody on the machine")
+	}
+	a.Reset = ev
+	return nil
+}
+
+// reset leaves nothing of an account but its name and role.
+func (m *Model) reset(ev *pb.AccountReset, now uint64) error {
+	a, device := m.ids[ID(ev.AccountId)], Key(ev.DeviceKey)
+	switch {
+	case a == nil || a.Reset == nil || now >= a.Reset.ExpiresMs:
+		return errors.New("an account was reset without a token")
+	case m.Revoked[a.Identity] == nil || len(a.Devices) > 0:
+		return errors.New("an account was reset that still has keys")
+	case m.Queues[device] != nil || m.Revoked[device] != nil || m.KeySets[Key(ev.IdentityKey)] != nil || m.Revoked[Key(ev.IdentityKey)] != nil:
+		return errors.New("an account was reset to a key that is known")
+	case ev.Opaque.Version != a.Version+1:
+		return fmt.Errorf("a reset to version %d of the password, out of turn", ev.Opaque.Version)
+	}
+	for token, s := range m.Sessions {
+		if s.Account == a.ID {
+			delete(m.Sessions, token)
+		}
+	}
+	a.Identity, a.Devices, a.Reset = Key(ev.IdentityKey), []Key{device}, nil
+	a.Upload, a.Version = ev.Opaque.Upload, ev.Opaque.Version
+	m.Queues[device] = newQueue(a.ID)
+	return nil
+}
+
 // revoke ends whatever the key was good for.
 func (m *Model) revoke(ev *pb.KeyTransparencyEntry) error {
 	key, r := Key(ev.Id), new(pb.Revocation)
@@ -77,6 +110,11 @@ func compareKeys(r projections.Reader, m *Model) error {
 	for name, a := range m.Accounts {
 		if role, err := projections.RoleOf(r, a.ID); err != nil || role != a.Role {
 			return fmt.Errorf("account %s is %v, not %v (%v)", name, role, a.Role, err)
+		}
+	}
+	for name, a := range m.Accounts {
+		if reset, found, err := projections.ResetOf(r, a.ID); err != nil || found != (a.Reset != nil) || reset.ExpiresMS != a.Reset.GetExpiresMs() {
+			return fmt.Errorf("account %s has the reset %v, not %v (%v)", name, reset, a.Reset, err)
 		}
 	}
 	for key, want := range m.Revoked {
