@@ -69,7 +69,7 @@ func follows(current, next *pb.KeySet) bool {
 // order they were added. ErrStale: the published view that the upload was
 // prepared on was older than the version before. Refusals: Forbidden
 // WRONG_ACCOUNT; BadRequest KEYSET_VERSION, KEYSET_INVALID, KEY_REVOKED when the
-// identity or a listed device was.
+// identity or a listed device was; RateLimited RATE after MaxKeyChanges.
 func UploadHybridKey(tx *Tx, u *HybridKeyUpload) (*pb.UploadHybridKeyResponse, error) {
 	account, found, err := projections.AccountByID(tx.View(), tx.Caller().Account)
 	if err != nil {
@@ -103,6 +103,9 @@ func UploadHybridKey(tx *Tx, u *HybridKeyUpload) (*pb.UploadHybridKeyResponse, e
 	}
 	if u.prepared == nil || u.prepared.Version != u.keySet.GetVersion() {
 		return nil, ErrStale
+	}
+	if err := refuseKeyChange(tx, account.ID); err != nil {
+		return nil, err
 	}
 	if err := tx.EmitKT(u.prepared, u.encoded); err != nil {
 		return nil, err
