@@ -160,6 +160,7 @@ type Event struct {
 	//	*Event_RoleChanged
 	//	*Event_ResetIssued
 	//	*Event_AccountReset
+	//	*Event_GenerationBegun
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -414,6 +415,15 @@ func (x *Event) GetAccountReset() *AccountReset {
 	return nil
 }
 
+func (x *Event) GetGenerationBegun() *GenerationBegun {
+	if x != nil {
+		if x, ok := x.Body.(*Event_GenerationBegun); ok {
+			return x.GenerationBegun
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -506,6 +516,10 @@ type Event_AccountReset struct {
 	AccountReset *AccountReset `protobuf:"bytes,42,opt,name=account_reset,json=accountReset,proto3,oneof"`
 }
 
+type Event_GenerationBegun struct {
+	GenerationBegun *GenerationBegun `protobuf:"bytes,43,opt,name=generation_begun,json=generationBegun,proto3,oneof"`
+}
+
 func (*Event_ServerConfigured) isEvent_Body() {}
 
 func (*Event_KeyTransparencyEntry) isEvent_Body() {}
@@ -549,6 +563,8 @@ func (*Event_RoleChanged) isEvent_Body() {}
 func (*Event_ResetIssued) isEvent_Body() {}
 
 func (*Event_AccountReset) isEvent_Body() {}
+
+func (*Event_GenerationBegun) isEvent_Body() {}
 
 // Receipt makes a mutation safe to retry: the same request_id gets the same
 // outcome, another body under it is refused.
@@ -2206,6 +2222,74 @@ func (x *AccountReset) GetRevocationLabels() []*RevocationLabel {
 	return nil
 }
 
+// GenerationBegun says that the end of the log is lost and that whoever runs the
+// server goes on without it. What the lost end may have moved can't count any more:
+// all sessions end, reset tokens are void, and every queue's next number rises by
+// 2^32, so that what a device read and confirmed there confirms nothing here. A
+// ServerConfigured of that generation follows.
+type GenerationBegun struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The N of the origin server_name/N from now on.
+	Generation uint32 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// On the stopped server's directory.
+	Actor *Actor `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
+	// A signed note of what was lost, if somebody showed one.
+	LostNote      []byte `protobuf:"bytes,3,opt,name=lost_note,json=lostNote,proto3" json:"lost_note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerationBegun) Reset() {
+	*x = GenerationBegun{}
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerationBegun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerationBegun) ProtoMessage() {}
+
+func (x *GenerationBegun) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerationBegun.ProtoReflect.Descriptor instead.
+func (*GenerationBegun) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *GenerationBegun) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *GenerationBegun) GetActor() *Actor {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
+func (x *GenerationBegun) GetLostNote() []byte {
+	if x != nil {
+		return x.LostNote
+	}
+	return nil
+}
+
 type MessageEnqueued_Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	DeviceKey     []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
@@ -2216,7 +2300,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2312,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2262,7 +2346,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xa2\f\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xe8\f\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -2290,7 +2374,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x10request_answered\x18  \x01(\v2\x17.qpc.v1.RequestAnsweredH\x00R\x0frequestAnswered\x128\n" +
 	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x128\n" +
 	"\freset_issued\x18) \x01(\v2\x13.qpc.v1.ResetIssuedH\x00R\vresetIssued\x12;\n" +
-	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountResetB\x06\n" +
+	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12D\n" +
+	"\x10generation_begun\x18+ \x01(\v2\x17.qpc.v1.GenerationBegunH\x00R\x0fgenerationBegunB\x06\n" +
 	"\x04body\"\x95\x01\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\fR\x06caller\x12\x16\n" +
@@ -2441,7 +2526,13 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"device_key\x18\x04 \x01(\fR\tdeviceKey\x12+\n" +
 	"\x11registration_hash\x18\x05 \x01(\fR\x10registrationHash\x12D\n" +
-	"\x11revocation_labels\x18\x06 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabelsB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\x11revocation_labels\x18\x06 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"s\n" +
+	"\x0fGenerationBegun\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\rR\n" +
+	"generation\x12#\n" +
+	"\x05actor\x18\x02 \x01(\v2\r.qpc.v1.ActorR\x05actor\x12\x1b\n" +
+	"\tlost_note\x18\x03 \x01(\fR\blostNoteB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_event_proto_rawDescOnce sync.Once
@@ -2456,7 +2547,7 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),       // 0: qpc.v1.SessionsEnded.Cause
 	(Actor_Way)(0),                 // 1: qpc.v1.Actor.Way
@@ -2487,9 +2578,10 @@ var file_qpc_v1_event_proto_goTypes = []any{
 	(*IdentityReplaced)(nil),       // 26: qpc.v1.IdentityReplaced
 	(*ResetIssued)(nil),            // 27: qpc.v1.ResetIssued
 	(*AccountReset)(nil),           // 28: qpc.v1.AccountReset
-	(*MessageEnqueued_Target)(nil), // 29: qpc.v1.MessageEnqueued.Target
-	(SessionScope)(0),              // 30: qpc.v1.SessionScope
-	(Role)(0),                      // 31: qpc.v1.Role
+	(*GenerationBegun)(nil),        // 29: qpc.v1.GenerationBegun
+	(*MessageEnqueued_Target)(nil), // 30: qpc.v1.MessageEnqueued.Target
+	(SessionScope)(0),              // 31: qpc.v1.SessionScope
+	(Role)(0),                      // 32: qpc.v1.Role
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -2515,25 +2607,27 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	24, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
 	27, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
 	28, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
-	7,  // 23: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 24: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	7,  // 25: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	30, // 26: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 27: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	29, // 28: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	1,  // 29: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
-	31, // 30: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	23, // 31: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	23, // 32: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	9,  // 33: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	23, // 34: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
-	7,  // 35: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 36: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	29, // 23: qpc.v1.Event.generation_begun:type_name -> qpc.v1.GenerationBegun
+	7,  // 24: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 25: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	7,  // 26: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	31, // 27: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 28: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	30, // 29: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	1,  // 30: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
+	32, // 31: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	23, // 32: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	23, // 33: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	9,  // 34: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	23, // 35: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	7,  // 36: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 37: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	23, // 38: qpc.v1.GenerationBegun.actor:type_name -> qpc.v1.Actor
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -2566,6 +2660,7 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_RoleChanged)(nil),
 		(*Event_ResetIssued)(nil),
 		(*Event_AccountReset)(nil),
+		(*Event_GenerationBegun)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2573,7 +2668,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
