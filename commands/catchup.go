@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -27,13 +28,22 @@ var errErased = errors.New("its body was erased and no snapshot covers it: resto
 // openViews opens the views and brings them up to the log. Views that can't be
 // used, or contradict the log, are a damaged cache: they are dropped and built
 // again from the newest snapshot that holds, in the end from nothing. What is
-// wrong with the log itself is returned.
-func (e *Engine) openViews(ctx context.Context, o Options) error {
+// wrong with the log itself is returned. damaged, when set, is what an earlier try
+// found: they are dropped at once.
+func (e *Engine) openViews(ctx context.Context, o Options, damaged *projections.RebuildError) error {
 	if err := dropSnapshotsBeyond(o.FS, o.Dir, e.log.Size()); err != nil {
 		return err
 	}
-	vo := projections.Options{LogSize: e.log.Size(), Logger: e.logger, OnError: e.viewsFailed}
-	views, why, err := projections.OpenOrRecreate(o.FS, o.Dir, vo)
+	trial := &trial{e: e}
+	vo := projections.Options{LogSize: e.log.Size(), Logger: e.logger, OnError: trial.failed}
+	var views *projections.Views
+	var err error
+	why := damaged
+	if damaged == nil {
+		views, why, err = projections.OpenOrRecreate(o.FS, o.Dir, vo)
+	} else {
+		views, err = projections.DropAndRecreate(o.FS, o.Dir, vo)
+	}
 	for {
 		if err != nil {
 			return fmt.Errorf("open the views: %w", err)
@@ -49,7 +59,9 @@ func (e *Engine) openViews(ctx context.Context, o Options) error {
 		start := views.Cursor()
 		err = catchUp(ctx, e, views, rebuilt)
 		if err == nil {
-			e.views = views
+			err = trial.adopt(views)
+		}
+		if err == nil {
 			return nil
 		}
 		err = errors.Join(err, views.Close())
@@ -63,8 +75,53 @@ func (e *Engine) openViews(ctx context.Context, o Options) error {
 			}
 		}
 		why = &projections.RebuildError{Reason: projections.Damaged, Cursor: start, Err: bad}
+		trial.again()
 		views, err = projections.DropAndRecreate(o.FS, o.Dir, vo)
 	}
+}
+
+// trial keeps what the store of the views reports while they catch up: views that
+// are given up must not take the engine with them.
+type trial struct {
+	e       *Engine
+	mu      sync.Mutex
+	err     error
+	adopted bool
+}
+
+// failed is told by the store.
+func (t *trial) failed(err error) {
+	t.mu.Lock()
+	if !t.adopted {
+		t.err = err
+	}
+	adopted := t.adopted
+	t.mu.Unlock()
+	if adopted {
+		t.e.viewsFailed(err)
+	}
+}
+
+// adopt puts views to use that have caught up.
+func (t *trial) adopt(views *projections.Views) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	damaged := (*projections.RebuildError)(nil)
+	switch {
+	case errors.As(t.err, &damaged):
+		return &viewsError{t.err}
+	case t.err != nil:
+		return t.err
+	}
+	t.e.views, t.adopted = views, true
+	return nil
+}
+
+// again begins with other views.
+func (t *trial) again() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.err = nil
 }
 
 // viewsError says that the views, not the log, are what a replay failed on.

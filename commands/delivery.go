@@ -178,7 +178,7 @@ func (d *delivery) emit(p *placed) (*projections.ID, error) {
 			return nil, err
 		}
 	}
-	e := &messageEvent{id: d.tx.NewID(), to: p.account, from: d.tx.Caller().Account, digest: p.digest}
+	e := &messageEvent{id: d.tx.NewMessageID(), to: p.account, from: d.tx.Caller().Account, digest: p.digest}
 	d.tx.PutPayload(e.to, e.id, p.payload)
 	e.event.Body, e.body.MessageEnqueued = &e.body, &e.message
 	e.message.MessageId = e.id[:]

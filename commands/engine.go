@@ -119,57 +119,6 @@ type Engine struct {
 	stopErr  error
 }
 
-// Start opens the views, brings them up to the log, checks the clock and starts
-// deciding. ctx ends the start, not the engine. Errors are one sentence with
-// cause and remedy; a *ClockError when clock and log contradict each other.
-func Start(ctx context.Context, o Options) (*Engine, error) {
-	e := newEngine(o)
-	if err := e.openViews(ctx, o); err != nil {
-		return nil, err
-	}
-	snap := e.views.Snapshot()
-	last, err := projections.LastEventTime(snap)
-	if err == nil {
-		err = e.clock.checkStart(last, o.AcceptTime)
-	}
-	if err != nil {
-		return nil, errors.Join(err, snap.Close(), e.views.Close())
-	}
-	if e.signer, err = newSigner(e, o.LogKey); err == nil {
-		err = e.signer.checkStart(snap)
-	}
-	if err == nil {
-		err = e.signer.askFirst(ctx, snap, o.Ask)
-	}
-	if err != nil {
-		return nil, errors.Join(err, snap.Close(), e.views.Close())
-	}
-	e.publish(snap)
-	go e.signer.run()
-	w := &writer{
-		e: e, log: e.log, views: e.views, clock: e.clock,
-		quotas: o.Quotas, group: newGroup(),
-	}
-	go w.run()
-	go e.syncGroups()
-	go e.publishGroups()
-	background, quit := context.WithCancel(context.Background())
-	e.quit = quit
-	e.keepers.Go(func() { e.keepHouse(background) })
-	e.keepers.Go(func() { e.keepHeads(background) })
-	e.keepers.Go(func() { e.keepSnapshots(background, o.SnapshotEvery) })
-	e.keepers.Go(func() { e.watchSyncs(background) })
-	if e.space.begin() {
-		e.keepers.Go(func() { e.keepSpace(background) })
-		e.keepers.Go(func() { e.reclaimSpace(background) })
-	}
-	// The first checkpoint of this run shows that it knows the whole log.
-	if err := e.sealHead(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("write the first HEAD: %w", err), e.Stop(context.WithoutCancel(ctx)))
-	}
-	return e, nil
-}
-
 func newEngine(o Options) *Engine {
 	e := &Engine{
 		log: o.Log, fs: o.FS, dir: o.Dir, logger: o.Logger, clock: newClock(o.WallClock),
@@ -259,6 +208,7 @@ type NewMessage struct {
 	MessageID projections.ID
 	Owner     projections.ID // account that the payload is stored under
 	Size      uint32         // payload bytes
+	Control   bool           // the payload is a ControlItem
 }
 
 var (
@@ -280,8 +230,13 @@ func (e *Engine) fail(cause error) {
 	})
 }
 
-// viewsFailed is told of failures of the views' background work.
-func (e *Engine) viewsFailed(err error) { e.fail(fmt.Errorf("views: %w", err)) }
+// viewsFailed is told of failures of the views' background work, and of damage.
+func (e *Engine) viewsFailed(err error) {
+	if damaged := (*projections.RebuildError)(nil); errors.As(err, &damaged) {
+		err = fmt.Errorf("%w: start again, and they are built anew from the log", err)
+	}
+	e.fail(fmt.Errorf("views: %w", err))
+}
 
 // refusal is what commands get that can't be decided any more.
 func (e *Engine) refusal() error {

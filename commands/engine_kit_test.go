@@ -6,9 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -23,7 +25,13 @@ import (
 	pb "quicprochat/proto/qpcv1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The race detector makes a case ten times as dear, and looks for what a few show.
+	if os.Getenv("QPC_TEST_SCALE") == "race" {
+		flag.Set("rapid.checks", "10") // the command line's number counts
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // bed is an engine with the log and the file system under it.
 type bed struct {

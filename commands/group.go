@@ -91,6 +91,7 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 				MessageID: id16(m.GetMessageId()),
 				Owner:     id16(m.GetAccountId()),
 				Size:      m.GetPayloadSize(),
+				Control:   m.GetControl(),
 			})
 		}
 	case *pb.Event_SessionsEnded:

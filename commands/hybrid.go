@@ -1,7 +1,6 @@
 package commands
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 
@@ -13,55 +12,21 @@ import (
 
 // HybridKeyUpload is an UploadHybridKeyRequest, verified outside the writer.
 // Only PrepareHybridKey makes one.
-type HybridKeyUpload struct {
-	serverName string
-	keySet     *pb.KeySet
-	encoded    []byte // as it goes into the log
-	identity   [KeySize]byte
-	prepared   *PreparedKT // nil: the view showed another version than the one before
-}
+type HybridKeyUpload struct{ step *keySetStep }
 
 // PrepareHybridKey verifies a KeySet by itself (sizes, keys, signature) together
 // with its hybrid key, and makes the VRF proofs when its version is the next one
 // in view, the published state. Refusals, all BadRequest: MISSING_FIELD,
 // KEYSET_INVALID, KEY_INVALID, SIGNATURE_INVALID.
 func PrepareHybridKey(view projections.Reader, serverName string, vrf *kt.VRFPrivateKey, req *pb.UploadHybridKeyRequest) (*HybridKeyUpload, error) {
-	keySet := req.GetKeyset()
-	if keySet == nil {
-		return nil, missing("keyset")
+	step, err := prepareKeySet(view, serverName, vrf, req.GetKeyset())
+	if err != nil {
+		return nil, err
 	}
-	if err := statement.VerifyKeySet(serverName, keySet); err != nil {
-		return nil, refuseStatement("keyset", err)
-	}
-	if keySet.GetKemId() != statement.KEMXWing {
+	if req.GetKeyset().GetKemId() != statement.KEMXWing {
 		return nil, Refuse(pb.Status_BadRequest, pb.Reason_KEYSET_INVALID, "keyset: kem_id must be %#x", statement.KEMXWing)
 	}
-	if err := ValidateHybridKey(keySet.GetHybridKey()); err != nil {
-		return nil, Refuse(pb.Status_BadRequest, pb.Reason_KEY_INVALID, "keyset.hybrid_key: %v", err)
-	}
-	encoded, err := marshalKeySet(keySet)
-	if err != nil {
-		return nil, err
-	}
-	u := &HybridKeyUpload{
-		serverName: serverName,
-		keySet:     keySet,
-		encoded:    encoded,
-		identity:   [KeySize]byte(keySet.GetIdentityKey()),
-	}
-	current, found, err := projections.KeySet(view, u.identity)
-	if err != nil {
-		return nil, err
-	}
-	if found && follows(current, keySet) {
-		u.prepared = PrepareKT(vrf, kt.KindIdentity, u.identity[:], keySet.GetVersion())
-	}
-	return u, nil
-}
-
-// follows reports whether next has the version after current's.
-func follows(current, next *pb.KeySet) bool {
-	return uint64(next.GetVersion()) == uint64(current.GetVersion())+1
+	return &HybridKeyUpload{step}, nil
 }
 
 // UploadHybridKey decides the next KeySet of the caller's identity: compare and
@@ -71,46 +36,29 @@ func follows(current, next *pb.KeySet) bool {
 // WRONG_ACCOUNT; BadRequest KEYSET_VERSION, KEYSET_INVALID, KEY_REVOKED when the
 // identity or a listed device was; RateLimited RATE after MaxKeyChanges.
 func UploadHybridKey(tx *Tx, u *HybridKeyUpload) (*pb.UploadHybridKeyResponse, error) {
-	account, found, err := projections.AccountByID(tx.View(), tx.Caller().Account)
+	account, err := ownAccount(tx)
 	if err != nil {
 		return nil, err
 	}
-	if !found {
-		return nil, fmt.Errorf("commands: a session without an account")
-	}
-	if account.IdentityKey != u.identity {
-		return nil, Refuse(pb.Status_Forbidden, pb.Reason_WRONG_ACCOUNT, "the KeySet is of another identity")
-	}
-	if err := refuseRevoked(tx.View(), u.identity, pb.Status_BadRequest, "the identity key"); err != nil {
+	if err := u.step.check(tx.View(), &account, account.Devices, keepHybridKey); err != nil {
 		return nil, err
-	}
-	current, found, err := projections.KeySet(tx.View(), u.identity)
-	if err != nil {
-		return nil, err
-	}
-	if !found {
-		return nil, fmt.Errorf("commands: an account without a KeySet")
-	}
-	if err := statement.VerifySuccessor(u.serverName, current, u.keySet); err != nil {
-		return nil, refuseStatement("keyset", err)
-	}
-	if err := checkDevices(tx.View(), account.Devices, u.keySet); err != nil {
-		return nil, err
-	}
-	if rotationDue(account.Devices, current) && bytes.Equal(current.GetHybridKey(), u.keySet.GetHybridKey()) {
-		return nil, Refuse(pb.Status_BadRequest, pb.Reason_KEYSET_INVALID,
-			"keyset: the hybrid key must be a new one, for a device that had the old one left")
-	}
-	if u.prepared == nil || u.prepared.Version != u.keySet.GetVersion() {
-		return nil, ErrStale
 	}
 	if err := refuseKeyChange(tx, account.ID); err != nil {
 		return nil, err
 	}
-	if err := tx.EmitKT(u.prepared, u.encoded); err != nil {
+	if err := u.step.emit(tx); err != nil {
 		return nil, err
 	}
-	return &pb.UploadHybridKeyResponse{Version: u.keySet.GetVersion(), ServerTimeMs: tx.Now()}, nil
+	return &pb.UploadHybridKeyResponse{Version: u.step.keySet.GetVersion(), ServerTimeMs: tx.Now()}, nil
+}
+
+// ownAccount is the account of the caller's session.
+func ownAccount(tx *Tx) (projections.Account, error) {
+	account, found, err := projections.AccountByID(tx.View(), tx.Caller().Account)
+	if err == nil && !found {
+		err = fmt.Errorf("commands: a session without an account")
+	}
+	return account, err
 }
 
 // NewUploadHybridKey makes the command of an UploadHybridKey from what

@@ -172,7 +172,7 @@ func wholeCalls(w *world) []proto.Message {
 		&pb.PeekRequest{IncludeDrained: true}, &pb.AckRequest{UpTo: 1},
 		&pb.UploadHybridKeyRequest{Keyset: keySet},
 		&pb.FetchHybridKeyRequest{IdentityKey: w.public("bob")}, &pb.FetchHybridKeysRequest{IdentityKeys: [][]byte{w.public("bob")}},
-		&pb.ResolveUserRequest{Username: "bob"},
+		&pb.ResolveUserRequest{Username: "bob"}, &pb.ListDevicesRequest{},
 	}
 }
 
@@ -186,9 +186,10 @@ func TestWholeCallsByEveryCaller(t *testing.T) {
 		w.step("bob Enqueue recipient_key=alice payload=\"again\"", nil)
 		w.step("bob UploadHybridKey", nil)
 		w.settle()
-		// Of the last two a call means something else for each caller: their scenario
+		// Of the last ones a call means something else for each caller: their scenario
 		// files tell.
-		seen := map[string]bool{"OpaqueRegisterStart": true, "OpaqueLoginStart": true, "OpaqueLoginFinish": true, "OpaqueRegisterFinish": true, "Health": true, "CheckRevocation": true, "RevokeKey": true, "AuditKeyTransparency": true}
+		seen := map[string]bool{"OpaqueRegisterStart": true, "OpaqueLoginStart": true, "OpaqueLoginFinish": true, "OpaqueRegisterFinish": true, "Health": true, "CheckRevocation": true, "RevokeKey": true, "AuditKeyTransparency": true,
+			"RegisterDevice": true, "RevokeDevice": true}
 		for i, req := range wholeCalls(w) {
 			method, _ := rpc.MethodOf(req)
 			seen[method.Name] = true

@@ -22,6 +22,7 @@ type KeyRevocation struct {
 	way       pb.Actor_Way   // how an administrator of the machine comes, or 0
 	prepared  *PreparedKT    // where the revocation goes
 	successor *keySuccession // nil: only the key ends
+	untold    bool           // whoever decides it tells the other devices
 }
 
 // PrepareRevocation verifies a RevokeKeyRequest as far as that needs no more than
@@ -176,7 +177,8 @@ func (r *KeyRevocation) authority(tx *Tx, owner projections.Owner) (pb.Authority
 }
 
 // emit revokes the key unless it is revoked already, and returns the revocation
-// that stands.
+// that stands. The other devices of the account are told when the key is a
+// device's.
 func (r *KeyRevocation) emit(tx *Tx, authority pb.Authority, actor *pb.Actor) (*pb.Revocation, error) {
 	existing, found, err := projections.Revocation(tx.View(), r.key)
 	if err != nil || found {
@@ -196,6 +198,11 @@ func (r *KeyRevocation) emit(tx *Tx, authority pb.Authority, actor *pb.Actor) (*
 			return nil, err
 		}
 	}
+	if !r.untold {
+		if err := tellRemoved(tx, r.key, revocation); err != nil {
+			return nil, err
+		}
+	}
 	return revocation, tx.EmitKT(r.prepared, value)
 }
 
@@ -211,19 +218,27 @@ func marshalValue(m proto.Message) ([]byte, error) {
 // NewRevokeKey makes the command of a RevokeKey from what PrepareRevocation made
 // of the same request.
 func NewRevokeKey(rule *pb.Rule, req *pb.RevokeKeyRequest, r *KeyRevocation) (*Command, error) {
-	return NewCommand(rule, req, func(tx *Tx) (*pb.RevokeKeyResponse, error) { return RevokeKey(tx, r) })
+	c, err := NewCommand(rule, req, func(tx *Tx) (*pb.RevokeKeyResponse, error) { return RevokeKey(tx, r) })
+	if err == nil {
+		c.Entries = MaxDevices
+	}
+	return c, err
 }
 
 // NewRevokeAnyKey makes the command of a RevokeAnyKey from what
 // PrepareMachineRevocation made of the same request.
 func NewRevokeAnyKey(rule *pb.Rule, req *pb.RevokeAnyKeyRequest, r *KeyRevocation) (*Command, error) {
-	return NewCommand(rule, req, func(tx *Tx) (*pb.RevokeAnyKeyResponse, error) {
+	c, err := NewCommand(rule, req, func(tx *Tx) (*pb.RevokeAnyKeyResponse, error) {
 		resp, err := RevokeKey(tx, r)
 		if err != nil {
 			return nil, err
 		}
 		return &pb.RevokeAnyKeyResponse{Revocation: resp.GetRevocation(), ServerTimeMs: resp.GetServerTimeMs()}, nil
 	})
+	if err == nil {
+		c.Entries = MaxDevices
+	}
+	return c, err
 }
 
 // CheckRevocation answers whether a key is revoked, from the published view. A

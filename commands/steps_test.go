@@ -110,6 +110,10 @@ func (w *world) step(line string, below []string) []string {
 		w.nextKeySet(r, parts[0], a)
 	case *pb.RevokeKeyRequest:
 		w.revocation(r, parts[0], a)
+	case *pb.RegisterDeviceRequest:
+		w.newDevice(r, parts[0], a)
+	case *pb.RevokeDeviceRequest:
+		w.lostDevice(r, parts[0], a)
 	default:
 		a.apply(req, false)
 	}
@@ -203,6 +207,24 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 			}
 			return commands.NewRevokeAnyKey(method.Rule, r, revocation)
 		})
+	case *pb.RegisterDeviceRequest:
+		return w.prepared(ctx, func(view *commands.View) (*commands.Command, error) {
+			device, err := commands.PrepareDevice(view.Reader, serverName, w.vrf, r)
+			if err != nil {
+				return nil, err
+			}
+			return commands.NewRegisterDevice(method.Rule, r, device)
+		})
+	case *pb.RevokeDeviceRequest:
+		return w.prepared(ctx, func(view *commands.View) (*commands.Command, error) {
+			removal, err := commands.PrepareDeviceRemoval(view.Reader, serverName, w.vrf, r)
+			if err != nil {
+				return nil, err
+			}
+			return commands.NewRevokeDevice(method.Rule, r, removal)
+		})
+	case *pb.ListDevicesRequest:
+		return orNil(commands.ListDevices(view, r))
 	case *pb.CheckRevocationRequest:
 		return orNil(commands.CheckRevocation(view, r))
 	case *pb.FetchRequest, *pb.FetchWaitRequest, *pb.PeekRequest:

@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"quicprochat/log"
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
@@ -32,6 +34,9 @@ type reading struct {
 	device   projections.Key
 	now      uint64 // Unix milliseconds
 	maxItems int    // 0 or above MaxPageItems: MaxPageItems
+	// tentative: a window that changes something is not handed out, so its page
+	// need not be collected.
+	tentative bool
 }
 
 // queue finds the queue of the reading device.
@@ -50,6 +55,9 @@ func (r reading) draining(view projections.Reader) (*window, error) {
 	state, err := r.queue(view)
 	if err != nil {
 		return nil, err
+	}
+	if r.tentative && state.Waiting() > 0 {
+		return &window{drain: state.Tail()}, nil
 	}
 	w, last, err := r.page(view, state, state.Cursor+1, false)
 	if err != nil {
@@ -80,6 +88,9 @@ func (r reading) following(view projections.Reader, after uint64) (*window, erro
 	if state.GapCount > 0 && state.GapUpTo <= after {
 		confirms = true
 		state.GapCount, state.GapUpTo = 0, 0
+	}
+	if r.tentative && confirms {
+		return &window{confirm: after}, nil
 	}
 	w, _, err := r.page(view, state, after+1, true)
 	if err != nil {
@@ -150,6 +161,9 @@ func (w *window) envelopes() []*pb.Envelope {
 			ExpiresMs:  item.ExpiresMS,
 			Drained:    item.Drained,
 		}
+		if item.Control {
+			envelopes[i].Control = new(pb.ControlItem)
+		}
 	}
 	return envelopes
 }
@@ -163,7 +177,8 @@ type PayloadReader func(keys []log.PayloadKey, fn func(i int, data []byte) error
 // owner is the caller's account, under which payloads of its queues are stored.
 // An envelope whose payload was released meanwhile (acknowledged on another
 // stream, expired) is left out: it is gone, which is no error. The result reuses
-// the slice. It is called when the decision is durable, outside the writer.
+// the slice. A control item is stored as a payload; its envelope gets it in
+// control. It is called when the decision is durable, outside the writer.
 func FillPayloads(read PayloadReader, owner [16]byte, envelopes []*pb.Envelope) ([]*pb.Envelope, error) {
 	keys := make([]log.PayloadKey, len(envelopes))
 	byKey := make([]*pb.Envelope, len(envelopes))
@@ -174,13 +189,18 @@ func FillPayloads(read PayloadReader, owner [16]byte, envelopes []*pb.Envelope) 
 		keys[i] = log.PayloadKey{Owner: owner, ID: [16]byte(envelope.GetMessageId())}
 	}
 	err := read(keys, func(i int, data []byte) error {
+		if control := byKey[i].GetControl(); control != nil && data != nil {
+			return proto.Unmarshal(data, control)
+		}
 		byKey[i].Payload = bytes.Clone(data)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("commands: reading payloads: %w", err)
 	}
-	return slices.DeleteFunc(envelopes, func(e *pb.Envelope) bool { return e.GetPayload() == nil }), nil
+	return slices.DeleteFunc(envelopes, func(e *pb.Envelope) bool {
+		return e.GetPayload() == nil && e.GetControl().GetKind() == nil
+	}), nil
 }
 
 // beyondTail refuses a position that was never assigned in this queue.

@@ -69,7 +69,7 @@ func TestBitFlips(t *testing.T) {
 			detected, harmless := 0, 0
 			for _, file := range d.files(t) {
 				data := readFile(t, d.disk, file)
-				for at := rng.IntN(scaled(60, 1)); at < len(data); at += 1 + rng.IntN(scaled(120, 1)) {
+				for at := rng.IntN(stride(60, 1)); at < len(data); at += 1 + rng.IntN(stride(120, 1)) {
 					bit := byte(1) << rng.IntN(8)
 					if d.survives(t, rng, file, data, at, bit) {
 						harmless++
@@ -79,7 +79,7 @@ func TestBitFlips(t *testing.T) {
 				}
 			}
 			t.Logf("%d flips detected, %d harmless", detected, harmless)
-			if detected < 20 {
+			if detected < 1200/stride(60, 60) {
 				t.Errorf("only %d flips detected", detected)
 			}
 		})
@@ -144,7 +144,7 @@ func TestLostTail(t *testing.T) {
 		}
 		data := readFile(t, d.disk, file)
 		end := len(bytes.TrimRight(data, "\x00"))
-		for cut := end - 1; cut > 0; cut -= 1 + rng.IntN(scaled(100, 2)) {
+		for cut := end - 1; cut > 0; cut -= 1 + rng.IntN(stride(100, 2)) {
 			for _, zeros := range []bool{false, true} {
 				fs := d.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng})
 				bad := bytes.Clone(data[:cut])
@@ -168,7 +168,7 @@ func TestLostTail(t *testing.T) {
 			}
 		}
 	}
-	if refused < 50 {
+	if refused < 5000/stride(100, 100) {
 		t.Errorf("only %d cuts were refused", refused)
 	}
 }

@@ -99,7 +99,7 @@ func TestEraseIsPhysical(t *testing.T) {
 	g = l.NewGroup()
 	g.ReleasePayload(PayloadKey{})
 	mustCommit(t, g)
-	if err := l.Compact(t.Context()); err != nil {
+	if err := l.Compact(t.Context(), 1<<20); err != nil {
 		t.Fatal(err)
 	}
 	mustClose(t, l)

@@ -70,6 +70,20 @@ func (e *CorruptError) Error() string {
 // Unwrap gives ErrCorrupt and the cause.
 func (e *CorruptError) Unwrap() []error { return []error{ErrCorrupt, e.Cause} }
 
+// FileError reports a file of the log's store that cannot be read as it was written, where no record is known that is
+// affected. It wraps ErrCorrupt.
+type FileError struct {
+	Path  string
+	Cause error
+}
+
+func (e *FileError) Error() string {
+	return fmt.Sprintf("the log's file %s is damaged (%v): %s", e.Path, e.Cause, restoreRemedy)
+}
+
+// Unwrap gives ErrCorrupt and the cause.
+func (e *FileError) Unwrap() []error { return []error{ErrCorrupt, e.Cause} }
+
 func corrupt(index uint64, format string, args ...any) error {
 	return &CorruptError{Index: index, Cause: fmt.Errorf(format, args...)}
 }

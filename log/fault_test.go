@@ -105,7 +105,7 @@ func (f *fault) arm() {
 // Whatever write fails, and however: what was acknowledged before is there after a restart, a failed log takes
 // nothing more, and nothing hangs or panics.
 func TestEveryWriteFails(t *testing.T) {
-	rng, stride := seeded(t), scaled(8, 1)
+	rng, step := seeded(t), stride(8, 1)
 	for _, c := range []struct {
 		name   string
 		sticky bool
@@ -116,7 +116,7 @@ func TestEveryWriteFails(t *testing.T) {
 		{"ENOSPC for good", true, syscall.ENOSPC},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for n := rng.IntN(stride); ; n += 1 + rng.IntN(2*stride-1) {
+			for n := rng.IntN(step); ; n += 1 + rng.IntN(2*step-1) {
 				fs := newCrashDisk(t)
 				createLog(t, fs)
 				f := &fault{n: n, sticky: c.sticky, err: c.err}
@@ -214,9 +214,9 @@ func TestOpenFails(t *testing.T) {
 		}
 		return
 	}
-	rng, stride := seeded(t), scaled(4, 1)
+	rng, step := seeded(t), stride(4, 1)
 	for _, sticky := range []bool{false, true} {
-		for n := rng.IntN(stride); ; n += 1 + rng.IntN(2*stride-1) {
+		for n := rng.IntN(step); ; n += 1 + rng.IntN(2*step-1) {
 			fs := newCrashDisk(t)
 			createLog(t, fs)
 			l := openLog(t, fs)

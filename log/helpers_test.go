@@ -23,6 +23,7 @@ const leakVariable = "QPC_LOG_TEST_LEAKS"
 func leakProcess() bool { return os.Getenv(leakVariable) != "" }
 
 func TestMain(m *testing.M) {
+	fewerUnderRace()
 	flag.Parse()
 	if leakProcess() {
 		os.Exit(m.Run())
@@ -37,6 +38,22 @@ func scaled(few, many int) int {
 		return many
 	}
 	return few
+}
+
+// stride is how far apart sampled places lie: with the race detector, which makes each several times as dear and is
+// after other faults, eight times as far.
+func stride(usual, dense int) int {
+	if os.Getenv("QPC_TEST_SCALE") == "race" {
+		return 8 * usual
+	}
+	return scaled(usual, dense)
+}
+
+// fewerUnderRace lets rapid draw 10 cases instead of 100 there, unless the command line says how many.
+func fewerUnderRace() {
+	if os.Getenv("QPC_TEST_SCALE") == "race" {
+		flag.Set("rapid.checks", "10")
+	}
 }
 
 const testDir = "data"

@@ -1,7 +1,6 @@
 package log
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -204,8 +203,3 @@ func (l *Log) Err() error { return l.fail.get() }
 
 // Failed is closed when the log fails. Damage that Pebble meets in the background fails it too.
 func (l *Log) Failed() <-chan struct{} { return l.fail.ch }
-
-// Compact makes erasures and releases physical: it rewrites the stored files without what was deleted.
-func (l *Log) Compact(ctx context.Context) error {
-	return l.rewrite(ctx, segmentRange(), payloadRange())
-}

@@ -1,6 +1,7 @@
 package log
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 )
@@ -17,12 +18,67 @@ func (l *Log) Reclaim(ctx context.Context, room uint64) error {
 	if err := l.store.flush(); err != nil { // the releases themselves may be in memory
 		return err
 	}
-	all := payloadRange()
-	stored, err := l.store.db.EstimateDiskUsage(all.lower, all.upper)
+	payloads, err := l.payloadSlices(room)
 	if err != nil {
-		return fmt.Errorf("reclaim: %w", err)
+		return err
 	}
-	return l.rewrite(ctx, sliced(all, min(maxSlices, 1+stored/max(room, 1)))...)
+	return l.rewrite(ctx, payloads...)
+}
+
+// Compact makes erasures and releases physical: it rewrites the stored segments and payloads without what was deleted,
+// slice by slice as Reclaim does. What was not written since the last time and had nothing deleted stays as it is.
+func (l *Log) Compact(ctx context.Context, room uint64) error {
+	if err := l.store.flush(); err != nil {
+		return err
+	}
+	segments, err := l.segmentSlices(room)
+	if err != nil {
+		return err
+	}
+	payloads, err := l.payloadSlices(room)
+	if err != nil {
+		return err
+	}
+	return l.rewrite(ctx, append(segments, payloads...)...)
+}
+
+// slices is in how many parts a range has to be rewritten so that each takes about room bytes.
+func (l *Log) slices(r keyRange, room uint64) (uint64, error) {
+	stored, err := l.store.db.EstimateDiskUsage(r.lower, r.upper)
+	if err != nil {
+		return 0, fmt.Errorf("measure the log: %w", err)
+	}
+	return min(maxSlices, 1+stored/max(room, 1)), nil
+}
+
+func (l *Log) payloadSlices(room uint64) ([]keyRange, error) {
+	all := payloadRange()
+	n, err := l.slices(all, room)
+	if err != nil {
+		return nil, err
+	}
+	return sliced(all, n), nil
+}
+
+// segmentSlices divides the segments by their index.
+func (l *Log) segmentSlices(room uint64) ([]keyRange, error) {
+	all := segmentRange()
+	n, err := l.slices(all, room)
+	if err != nil {
+		return nil, err
+	}
+	return slicedByIndex(all, n, l.Size()), nil
+}
+
+// slicedByIndex divides the range of the segments into n parts at most.
+func slicedByIndex(r keyRange, n, size uint64) (parts []keyRange) {
+	lower, step := r.lower, max(1, size/n)
+	for index := step; uint64(len(parts)) < n-1 && index < size; index += step {
+		upper := appendSegmentKey(nil, index)
+		parts = append(parts, keyRange{lower, upper})
+		lower = upper
+	}
+	return append(parts, keyRange{lower, r.upper})
 }
 
 // rewrite compacts ranges of the store, one after the other.
@@ -41,7 +97,7 @@ func (l *Log) rewrite(ctx context.Context, ranges ...keyRange) error {
 			return err
 		}
 		if err := l.store.db.Compact(ctx, r.lower, r.upper, false); err != nil {
-			return fmt.Errorf("compact the log: %w", err)
+			return fmt.Errorf("compact the log: %w", cmp.Or(l.fail.get(), err))
 		}
 	}
 	return l.fail.get()

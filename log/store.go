@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -86,12 +87,19 @@ func openStore(fsys vfs.FS, path string, lock *pebble.Lock, o Options, create bo
 	select {
 	case r := <-done:
 		if r.err != nil {
-			return nil, errors.Join(openError(path, r.err), lock.Close())
+			return nil, errors.Join(w.openError(path, r.err), lock.Close())
 		}
 		w.settle()
 		s.db = r.db
 		if s.fail.get() != nil {
-			return nil, fmt.Errorf("open the store %s: %w", path, s.close())
+			err := s.close()
+			if damage := w.damage.Load(); damage != nil {
+				return nil, *damage
+			}
+			return nil, fmt.Errorf("open the store %s: %w", path, err)
+		}
+		if err := checkSequence(r.db, path); err != nil {
+			return nil, errors.Join(err, s.close())
 		}
 		return s, nil
 	case err := <-w.stuck:
@@ -102,15 +110,11 @@ func openStore(fsys vfs.FS, path string, lock *pebble.Lock, o Options, create bo
 			}
 			_ = lock.Close()
 		}()
+		if damage := w.damage.Load(); damage != nil {
+			return nil, *damage // there is nothing wrong with the disk's room
+		}
 		return nil, fmt.Errorf("open the store %s: its files cannot be written (%w): make room on the disk or repair it", path, err)
 	}
-}
-
-func openError(path string, err error) error {
-	if pebble.IsCorruptionError(err) {
-		return fmt.Errorf("%w: the store %s cannot be opened (%w): %s", ErrCorrupt, path, err, restoreRemedy)
-	}
-	return fmt.Errorf("open the store %s: %w", path, err)
 }
 
 // close releases everything. It reports a failure, too, since Pebble may not know of it.
@@ -174,13 +178,54 @@ func (w *backgroundWatch) listener(lg pebble.Logger) *pebble.EventListener {
 	}
 	el.DataCorruption = func(info pebble.DataCorruptionInfo) {
 		w.log.Error("log store: damaged file", slog.String("path", info.Path), slog.Any("error", info.Details))
-		err := fmt.Errorf("%w: %w: %s", ErrCorrupt, info.Details, restoreRemedy)
-		w.damage.CompareAndSwap(nil, &err)
-		if !w.opening.Load() {
-			w.fail.set(err)
-		}
+		w.damaged(&FileError{Path: info.Path, Cause: info.Details})
 	}
 	return &el
+}
+
+// checkSequence refuses a store that would number new writes below those in its tables, so that they would not be
+// seen. Pebble takes damage in its MANIFEST for the end of it, and the number that goes on stands only in the last
+// record.
+func checkSequence(db *pebble.DB, path string) error {
+	snap := db.NewSnapshot()
+	next := db.Metrics().Snapshots.EarliestSeqNum
+	if err := snap.Close(); err != nil {
+		return fmt.Errorf("open the store %s: %w", path, err)
+	}
+	levels, err := db.SSTables()
+	if err != nil {
+		return fmt.Errorf("open the store %s: %w", path, err)
+	}
+	for _, level := range levels {
+		for _, table := range level {
+			if table.LargestSeqNum >= next {
+				return &FileError{Path: path + "/MANIFEST", Cause: fmt.Errorf("it names write %d as the next, and table %s holds write %d", next, table.FileNum, table.LargestSeqNum)}
+			}
+		}
+	}
+	return nil
+}
+
+// openError says why a store that is there cannot be opened. What is not the machine's refusal lies in the files:
+// Pebble reads nothing else.
+func (w *backgroundWatch) openError(path string, err error) error {
+	var errno syscall.Errno
+	damage := w.damage.Load()
+	switch missing := errors.Is(err, fs.ErrNotExist); {
+	case damage != nil:
+		return *damage
+	case !missing && errors.As(err, &errno):
+		return fmt.Errorf("open the store %s: %w: let this user read and write its files, or repair the disk", path, err)
+	}
+	return fmt.Errorf("%w: the store %s cannot be opened (%w): %s", ErrCorrupt, path, err, restoreRemedy)
+}
+
+// damaged ends a log of which a file is damaged: reading it again gives no other bytes.
+func (w *backgroundWatch) damaged(err error) {
+	w.damage.CompareAndSwap(nil, &err)
+	if !w.opening.Load() {
+		w.fail.set(err)
+	}
 }
 
 // settle ends the opening. Until then damage did not freeze the disk: Pebble would fail to open with a compaction
@@ -193,6 +238,10 @@ func (w *backgroundWatch) settle() {
 }
 
 func (w *backgroundWatch) onError(err error) {
+	if pebble.IsCorruptionError(err) {
+		w.log.Error("log store: damaged file", slog.Any("error", err))
+		w.damaged(fmt.Errorf("%w: the store cannot be read (%w): %s", ErrCorrupt, err, restoreRemedy)) // unless its file is known
+	}
 	n := w.failed.Add(1)
 	w.log.Warn("log store: background work failed", slog.Any("error", err), slog.Int("times", int(n)))
 	if n >= backgroundLimit {

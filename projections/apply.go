@@ -96,6 +96,8 @@ func applyBody(b *Batch, e *Entry) error {
 		return applyResetIssued(b, body.ResetIssued, now)
 	case *pb.Event_AccountReset:
 		return applyAccountReset(b, body.AccountReset, now)
+	case *pb.Event_DeviceRegistered:
+		return applyDeviceRegistered(b, body.DeviceRegistered, now)
 	default:
 		return invalid("no body of a known type")
 	}

@@ -1,6 +1,10 @@
 package projections
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	pb "quicprochat/proto/qpcv1"
+)
 
 // Device is one device of an account. It has a queue as long as it is active.
 type Device struct {
@@ -29,6 +33,59 @@ func (b *Batch) addDevice(d Device) error {
 	}
 	queue := QueueState{Owner: d.AccountID, NextSeq: 1, Head: 1}
 	return b.putQueue(d.Key, &queue)
+}
+
+// maxAccountDevices is what an account's row has room for.
+const maxAccountDevices = 255
+
+// applyDeviceRegistered makes one more device active. It may take over the queue
+// of another one of the account, which then has an empty one until its revocation
+// follows.
+func applyDeviceRegistered(b *Batch, ev *pb.DeviceRegistered, nowMS uint64) error {
+	id, err := fieldID(ev.GetAccountId(), "account id")
+	if err != nil {
+		return err
+	}
+	device, err := field32(ev.GetDeviceKey(), "device key")
+	if err != nil {
+		return err
+	}
+	account, found, err := AccountByID(b, id)
+	if err != nil || !found || len(account.Devices) >= maxAccountDevices {
+		return orInvalid(err, "the account does not exist, or has no room for a device")
+	}
+	if _, found, err := KeyOwner(b, device); err != nil || found {
+		return orInvalid(err, "the key is in use")
+	}
+	account.Devices = append(account.Devices, device)
+	if err := b.putAccount(&account); err != nil {
+		return err
+	}
+	if err := b.addDevice(Device{Key: device, AccountID: id, AddedMS: nowMS}); err != nil {
+		return err
+	}
+	if label := ev.GetRevocationLabel(); label != nil {
+		if err := applyRevocationLabels(b, []*pb.RevocationLabel{label}, device); err != nil {
+			return err
+		}
+	}
+	if len(ev.GetReplaces()) == 0 {
+		return nil
+	}
+	from, q, err := b.queueOf(ev.GetReplaces())
+	if err != nil {
+		return err
+	}
+	if q.Owner != id || from == device {
+		return invalid("the replaced device is none of the account's")
+	}
+	return b.moveQueue(from, device, &q)
+}
+
+// removeDeviceState removes what belongs to a device and goes with it: its queue.
+// Whatever else is kept by device is removed here too.
+func (b *Batch) removeDeviceState(_ ID, device Key) error {
+	return b.removeQueue(device)
 }
 
 // DeviceByKey finds an active device.

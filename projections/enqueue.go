@@ -42,7 +42,10 @@ func applyMessageEnqueued(b *Batch, ev *pb.MessageEnqueued, nowMS uint64) error 
 
 // itemOf reads what all targets have in common.
 func itemOf(ev *pb.MessageEnqueued, nowMS uint64) (it QueueItem, err error) {
-	it = QueueItem{Size: ev.GetPayloadSize(), EnqueuedMS: nowMS, ExpiresMS: ev.GetExpiresMs(), shared: len(ev.GetTargets()) > 1}
+	it = QueueItem{
+		Size: ev.GetPayloadSize(), EnqueuedMS: nowMS, ExpiresMS: ev.GetExpiresMs(),
+		Control: ev.GetControl(), shared: len(ev.GetTargets()) > 1,
+	}
 	if it.MessageID, err = fieldID(ev.GetMessageId(), "message id"); err != nil {
 		return it, err
 	}
@@ -51,6 +54,9 @@ func itemOf(ev *pb.MessageEnqueued, nowMS uint64) (it QueueItem, err error) {
 	}
 	if it.Sender, err = fieldID(ev.GetSenderId(), "sender id"); err != nil {
 		return it, err
+	}
+	if it.Control != (it.Sender == ID{}) {
+		return it, invalid("a control item comes from the server, and nothing else does")
 	}
 	if _, err = field32(ev.GetPayloadSha256(), "payload hash"); err != nil {
 		return it, err

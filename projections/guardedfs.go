@@ -15,7 +15,8 @@ type breakdown struct {
 	once     sync.Once
 	err      atomic.Pointer[error]
 	failed   chan struct{} // closed with the first failure
-	serving  atomic.Bool   // the store is open: Pebble works in the background
+	opened   atomic.Bool   // Pebble has opened the store
+	serving  atomic.Bool   // the store is in use: Pebble works in the background
 	released chan struct{} // closed when the store is about to be closed
 	letGo    sync.Once
 	told     func(error) // called once, with the first failure
@@ -44,7 +45,13 @@ func (b *breakdown) get() error {
 
 // hold gives the error of a store that failed. Pebble tries again at once what
 // failed in the background, for ever; so it is held here until the store closes.
+// While Pebble opens a store, what a compaction finds must not fail the opening:
+// that would take away what the compaction works with. The store is closed then
+// as soon as it is open.
 func (b *breakdown) hold() error {
+	if !b.opened.Load() {
+		return nil
+	}
 	err := b.get()
 	if err != nil && b.serving.Load() {
 		<-b.released

@@ -4,7 +4,9 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -17,7 +19,13 @@ import (
 	pb "quicprochat/proto/qpcv1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The race detector makes a case ten times as dear, and looks for what a few show.
+	if os.Getenv("QPC_TEST_SCALE") == "race" {
+		flag.Set("rapid.checks", "10") // the command line's number counts
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // testT is what the kit needs of *testing.T, *testing.B, *testing.F and *rapid.T.
 type testT interface {

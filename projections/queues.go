@@ -59,6 +59,8 @@ type QueueItem struct {
 	ExpiresMS  uint64
 	// Drained tells that a plain Fetch has handed it out.
 	Drained bool
+	// Control tells that the payload is a ControlItem: the server sent it.
+	Control bool
 
 	// shared tells that other queues refer to the same payload or did.
 	shared bool
@@ -110,19 +112,28 @@ func (b *Batch) putItem(device Key, it *QueueItem) error {
 	row = binary.BigEndian.AppendUint64(row, it.ExpiresMS)
 	var flags byte
 	if it.shared {
-		flags = itemShared
+		flags |= itemShared
+	}
+	if it.Control {
+		flags |= itemControl
 	}
 	b.row = append(row, flags)
 	return b.put(itemKey(b.scratch(), device, it.Seq), b.row)
 }
 
-const itemShared = 1
+const (
+	itemShared = 1 << iota
+	itemControl
+)
 
 func decodeItem(in *rowReader) QueueItem {
-	return QueueItem{
+	it := QueueItem{
 		MessageID: in.id(), Owner: in.id(), Sender: in.id(), Size: in.u32(),
-		EnqueuedMS: in.u64(), ExpiresMS: in.u64(), shared: in.u8()&itemShared != 0,
+		EnqueuedMS: in.u64(), ExpiresMS: in.u64(),
 	}
+	flags := in.u8()
+	it.shared, it.Control = flags&itemShared != 0, flags&itemControl != 0
+	return it
 }
 
 // scanItems calls each with the items of a queue numbered from … to that are

@@ -146,7 +146,7 @@ func (b *Batch) removeDevice(account ID, device Key) error {
 	if err := b.remove(keyOf32(b.scratch(), prefixDevice, device)); err != nil {
 		return err
 	}
-	return b.removeQueue(device)
+	return b.removeDeviceState(account, device)
 }
 
 // removeQueue removes a queue with everything in it and about it.

@@ -25,8 +25,8 @@ type Options struct {
 	// CacheBytes bounds Pebble's block cache; 0 means 32 MiB.
 	CacheBytes int64
 	// OnError is called at most once, with the first error of the store's
-	// background work, and must not block. The views take no more writes that
-	// last: the process should end and start again.
+	// background work or the first damage that a read met, and must not block. The
+	// views take no more writes that last: the process should end and start again.
 	OnError func(error)
 }
 
@@ -162,9 +162,9 @@ func (v *Views) closeStore() error {
 
 var errViewsClosed = errors.New("the views are closed")
 
-// fault passes an error on. Damage becomes a *RebuildError and is noted beside
-// the store: Pebble checks a block when it is read, so the next start would
-// otherwise find the same views good and fail again.
+// fault passes an error on. Damage becomes a *RebuildError, is noted beside the
+// store and fails the views: Pebble checks a block when it is read, so the next
+// start would otherwise find the same views good and fail again.
 func (v *Views) fault(err error) error {
 	if err == nil || !isDamage(err) {
 		return err
@@ -176,10 +176,13 @@ func (v *Views) fault(err error) error {
 		}
 	})
 	var rebuild *RebuildError
-	if errors.As(err, &rebuild) {
-		return err
+	if !errors.As(err, &rebuild) {
+		err = &RebuildError{Reason: Damaged, Err: err}
 	}
-	return &RebuildError{Reason: Damaged, Err: err}
+	if v.down.serving.Load() {
+		v.down.set(err) // what else these views say is not to be relied on
+	}
+	return err
 }
 
 // background reports the first failure of Pebble's own goroutines.

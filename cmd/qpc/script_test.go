@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -40,6 +41,7 @@ func TestScripts(t *testing.T) {
 			"status":        wantStatus,
 			"modes":         wantMode,
 			"waitfor":       waitForContent,
+			"keyof":         setDeviceKey,
 		},
 	})
 }
@@ -160,4 +162,17 @@ func waitForContent(ts *testscript.TestScript, _ bool, args []string) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// setDeviceKey puts the device key that 'qpc --json whoami' printed into a variable
+// of the script: keyof FILE VARIABLE
+func setDeviceKey(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: keyof file variable")
+	}
+	var who struct {
+		DeviceKey string `json:"device_key"`
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &who))
+	ts.Setenv(args[1], who.DeviceKey)
 }

@@ -210,7 +210,8 @@ func (*EnqueueRequest_RecipientDevice) isEnqueueRequest_Recipient() {}
 
 type EnqueueResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 16 random bytes, the same for all devices of the recipient.
+	// 16 bytes, the same for all devices of the recipient: server_time_ms in six,
+	// then ten random ones.
 	MessageId     []byte `protobuf:"bytes,1,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
 	ServerTimeMs  uint64 `protobuf:"varint,2,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -273,7 +274,9 @@ type Envelope struct {
 	// When it is dropped unread, Unix milliseconds.
 	ExpiresMs uint64 `protobuf:"varint,5,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
 	// It was handed out by a draining Fetch and waits for its release.
-	Drained       bool `protobuf:"varint,6,opt,name=drained,proto3" json:"drained,omitempty"`
+	Drained bool `protobuf:"varint,6,opt,name=drained,proto3" json:"drained,omitempty"`
+	// Instead of a payload: the server itself has something to say.
+	Control       *ControlItem `protobuf:"bytes,7,opt,name=control,proto3" json:"control,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -348,6 +351,13 @@ func (x *Envelope) GetDrained() bool {
 		return x.Drained
 	}
 	return false
+}
+
+func (x *Envelope) GetControl() *ControlItem {
+	if x != nil {
+		return x.Control
+	}
+	return nil
 }
 
 // Gap says that messages for this device were lost.
@@ -1230,7 +1240,7 @@ var File_qpc_v1_delivery_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"\n" +
-	"\x15qpc/v1/delivery.proto\x12\x06qpc.v1\x1a\x14qpc/v1/options.proto\x1a\x13qpc/v1/status.proto\"\xaf\x02\n" +
+	"\x15qpc/v1/delivery.proto\x12\x06qpc.v1\x1a\x14qpc/v1/control.proto\x1a\x14qpc/v1/options.proto\x1a\x13qpc/v1/status.proto\"\xaf\x02\n" +
 	"\x0eEnqueueRequest\x12#\n" +
 	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12\x1d\n" +
 	"\n" +
@@ -1246,7 +1256,7 @@ const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"\x0fEnqueueResponse\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12$\n" +
-	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\"\xaf\x01\n" +
+	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\"\xde\x01\n" +
 	"\bEnvelope\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1d\n" +
 	"\n" +
@@ -1256,7 +1266,8 @@ const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"enqueuedMs\x12\x1d\n" +
 	"\n" +
 	"expires_ms\x18\x05 \x01(\x04R\texpiresMs\x12\x18\n" +
-	"\adrained\x18\x06 \x01(\bR\adrained\"7\n" +
+	"\adrained\x18\x06 \x01(\bR\adrained\x12-\n" +
+	"\acontrol\x18\a \x01(\v2\x13.qpc.v1.ControlItemR\acontrol\"7\n" +
 	"\x03Gap\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x1a\n" +
 	"\tup_to_seq\x18\x02 \x01(\x04R\aupToSeq\"\x80\x01\n" +
@@ -1373,39 +1384,41 @@ var file_qpc_v1_delivery_proto_goTypes = []any{
 	(*BatchEnqueueResponse)(nil),        // 14: qpc.v1.BatchEnqueueResponse
 	(*BatchEnqueueRequest_Item)(nil),    // 15: qpc.v1.BatchEnqueueRequest.Item
 	(*BatchEnqueueResponse_Result)(nil), // 16: qpc.v1.BatchEnqueueResponse.Result
-	(Status)(0),                         // 17: qpc.v1.Status
-	(Reason)(0),                         // 18: qpc.v1.Reason
+	(*ControlItem)(nil),                 // 17: qpc.v1.ControlItem
+	(Status)(0),                         // 18: qpc.v1.Status
+	(Reason)(0),                         // 19: qpc.v1.Reason
 }
 var file_qpc_v1_delivery_proto_depIdxs = []int32{
 	0,  // 0: qpc.v1.EnqueueRequest.class:type_name -> qpc.v1.MessageClass
-	3,  // 1: qpc.v1.FetchResponse.envelopes:type_name -> qpc.v1.Envelope
-	4,  // 2: qpc.v1.FetchResponse.gap:type_name -> qpc.v1.Gap
-	3,  // 3: qpc.v1.FetchWaitResponse.envelopes:type_name -> qpc.v1.Envelope
-	4,  // 4: qpc.v1.FetchWaitResponse.gap:type_name -> qpc.v1.Gap
-	3,  // 5: qpc.v1.PeekResponse.envelopes:type_name -> qpc.v1.Envelope
-	4,  // 6: qpc.v1.PeekResponse.gap:type_name -> qpc.v1.Gap
-	15, // 7: qpc.v1.BatchEnqueueRequest.items:type_name -> qpc.v1.BatchEnqueueRequest.Item
-	16, // 8: qpc.v1.BatchEnqueueResponse.results:type_name -> qpc.v1.BatchEnqueueResponse.Result
-	0,  // 9: qpc.v1.BatchEnqueueRequest.Item.class:type_name -> qpc.v1.MessageClass
-	17, // 10: qpc.v1.BatchEnqueueResponse.Result.status:type_name -> qpc.v1.Status
-	18, // 11: qpc.v1.BatchEnqueueResponse.Result.reason:type_name -> qpc.v1.Reason
-	1,  // 12: qpc.v1.DeliveryService.Enqueue:input_type -> qpc.v1.EnqueueRequest
-	5,  // 13: qpc.v1.DeliveryService.Fetch:input_type -> qpc.v1.FetchRequest
-	7,  // 14: qpc.v1.DeliveryService.FetchWait:input_type -> qpc.v1.FetchWaitRequest
-	9,  // 15: qpc.v1.DeliveryService.Peek:input_type -> qpc.v1.PeekRequest
-	11, // 16: qpc.v1.DeliveryService.Ack:input_type -> qpc.v1.AckRequest
-	13, // 17: qpc.v1.DeliveryService.BatchEnqueue:input_type -> qpc.v1.BatchEnqueueRequest
-	2,  // 18: qpc.v1.DeliveryService.Enqueue:output_type -> qpc.v1.EnqueueResponse
-	6,  // 19: qpc.v1.DeliveryService.Fetch:output_type -> qpc.v1.FetchResponse
-	8,  // 20: qpc.v1.DeliveryService.FetchWait:output_type -> qpc.v1.FetchWaitResponse
-	10, // 21: qpc.v1.DeliveryService.Peek:output_type -> qpc.v1.PeekResponse
-	12, // 22: qpc.v1.DeliveryService.Ack:output_type -> qpc.v1.AckResponse
-	14, // 23: qpc.v1.DeliveryService.BatchEnqueue:output_type -> qpc.v1.BatchEnqueueResponse
-	18, // [18:24] is the sub-list for method output_type
-	12, // [12:18] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	17, // 1: qpc.v1.Envelope.control:type_name -> qpc.v1.ControlItem
+	3,  // 2: qpc.v1.FetchResponse.envelopes:type_name -> qpc.v1.Envelope
+	4,  // 3: qpc.v1.FetchResponse.gap:type_name -> qpc.v1.Gap
+	3,  // 4: qpc.v1.FetchWaitResponse.envelopes:type_name -> qpc.v1.Envelope
+	4,  // 5: qpc.v1.FetchWaitResponse.gap:type_name -> qpc.v1.Gap
+	3,  // 6: qpc.v1.PeekResponse.envelopes:type_name -> qpc.v1.Envelope
+	4,  // 7: qpc.v1.PeekResponse.gap:type_name -> qpc.v1.Gap
+	15, // 8: qpc.v1.BatchEnqueueRequest.items:type_name -> qpc.v1.BatchEnqueueRequest.Item
+	16, // 9: qpc.v1.BatchEnqueueResponse.results:type_name -> qpc.v1.BatchEnqueueResponse.Result
+	0,  // 10: qpc.v1.BatchEnqueueRequest.Item.class:type_name -> qpc.v1.MessageClass
+	18, // 11: qpc.v1.BatchEnqueueResponse.Result.status:type_name -> qpc.v1.Status
+	19, // 12: qpc.v1.BatchEnqueueResponse.Result.reason:type_name -> qpc.v1.Reason
+	1,  // 13: qpc.v1.DeliveryService.Enqueue:input_type -> qpc.v1.EnqueueRequest
+	5,  // 14: qpc.v1.DeliveryService.Fetch:input_type -> qpc.v1.FetchRequest
+	7,  // 15: qpc.v1.DeliveryService.FetchWait:input_type -> qpc.v1.FetchWaitRequest
+	9,  // 16: qpc.v1.DeliveryService.Peek:input_type -> qpc.v1.PeekRequest
+	11, // 17: qpc.v1.DeliveryService.Ack:input_type -> qpc.v1.AckRequest
+	13, // 18: qpc.v1.DeliveryService.BatchEnqueue:input_type -> qpc.v1.BatchEnqueueRequest
+	2,  // 19: qpc.v1.DeliveryService.Enqueue:output_type -> qpc.v1.EnqueueResponse
+	6,  // 20: qpc.v1.DeliveryService.Fetch:output_type -> qpc.v1.FetchResponse
+	8,  // 21: qpc.v1.DeliveryService.FetchWait:output_type -> qpc.v1.FetchWaitResponse
+	10, // 22: qpc.v1.DeliveryService.Peek:output_type -> qpc.v1.PeekResponse
+	12, // 23: qpc.v1.DeliveryService.Ack:output_type -> qpc.v1.AckResponse
+	14, // 24: qpc.v1.DeliveryService.BatchEnqueue:output_type -> qpc.v1.BatchEnqueueResponse
+	19, // [19:25] is the sub-list for method output_type
+	13, // [13:19] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_delivery_proto_init() }
@@ -1413,6 +1426,7 @@ func file_qpc_v1_delivery_proto_init() {
 	if File_qpc_v1_delivery_proto != nil {
 		return
 	}
+	file_qpc_v1_control_proto_init()
 	file_qpc_v1_options_proto_init()
 	file_qpc_v1_status_proto_init()
 	file_qpc_v1_delivery_proto_msgTypes[0].OneofWrappers = []any{

@@ -161,6 +161,7 @@ type Event struct {
 	//	*Event_ResetIssued
 	//	*Event_AccountReset
 	//	*Event_GenerationBegun
+	//	*Event_DeviceRegistered
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -424,6 +425,15 @@ func (x *Event) GetGenerationBegun() *GenerationBegun {
 	return nil
 }
 
+func (x *Event) GetDeviceRegistered() *DeviceRegistered {
+	if x != nil {
+		if x, ok := x.Body.(*Event_DeviceRegistered); ok {
+			return x.DeviceRegistered
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -520,6 +530,10 @@ type Event_GenerationBegun struct {
 	GenerationBegun *GenerationBegun `protobuf:"bytes,43,opt,name=generation_begun,json=generationBegun,proto3,oneof"`
 }
 
+type Event_DeviceRegistered struct {
+	DeviceRegistered *DeviceRegistered `protobuf:"bytes,50,opt,name=device_registered,json=deviceRegistered,proto3,oneof"`
+}
+
 func (*Event_ServerConfigured) isEvent_Body() {}
 
 func (*Event_KeyTransparencyEntry) isEvent_Body() {}
@@ -565,6 +579,8 @@ func (*Event_ResetIssued) isEvent_Body() {}
 func (*Event_AccountReset) isEvent_Body() {}
 
 func (*Event_GenerationBegun) isEvent_Body() {}
+
+func (*Event_DeviceRegistered) isEvent_Body() {}
 
 // Receipt makes a mutation safe to retry: the same request_id gets the same
 // outcome, another body under it is refused.
@@ -1316,6 +1332,8 @@ type MessageEnqueued struct {
 	PayloadSize   uint32   `protobuf:"varint,6,opt,name=payload_size,json=payloadSize,proto3" json:"payload_size,omitempty"`
 	PayloadSha256 []byte   `protobuf:"bytes,7,opt,name=payload_sha256,json=payloadSha256,proto3" json:"payload_sha256,omitempty"`
 	ExpiresMs     uint64   `protobuf:"varint,8,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// The payload is a ControlItem, made by the server; sender_id is 16 zero bytes.
+	Control       bool `protobuf:"varint,9,opt,name=control,proto3" json:"control,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1404,6 +1422,13 @@ func (x *MessageEnqueued) GetExpiresMs() uint64 {
 		return x.ExpiresMs
 	}
 	return 0
+}
+
+func (x *MessageEnqueued) GetControl() bool {
+	if x != nil {
+		return x.Control
+	}
+	return false
 }
 
 // MessagesDrained moves the cursor of a device's queue (plain Fetch).
@@ -2290,6 +2315,79 @@ func (x *GenerationBegun) GetLostNote() []byte {
 	return nil
 }
 
+// DeviceRegistered adds a device to an account. The KeySet that lists it follows,
+// and after that the revocation of a device whose place it takes.
+type DeviceRegistered struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	DeviceKey []byte                 `protobuf:"bytes,2,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	// The active device whose queue goes over to the new one, with its numbers; or
+	// empty.
+	Replaces []byte `protobuf:"bytes,3,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	// Where the revocation of the new key would stand, as in AccountRegistered.
+	RevocationLabel *RevocationLabel `protobuf:"bytes,4,opt,name=revocation_label,json=revocationLabel,proto3" json:"revocation_label,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *DeviceRegistered) Reset() {
+	*x = DeviceRegistered{}
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceRegistered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceRegistered) ProtoMessage() {}
+
+func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceRegistered.ProtoReflect.Descriptor instead.
+func (*DeviceRegistered) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DeviceRegistered) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *DeviceRegistered) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *DeviceRegistered) GetReplaces() []byte {
+	if x != nil {
+		return x.Replaces
+	}
+	return nil
+}
+
+func (x *DeviceRegistered) GetRevocationLabel() *RevocationLabel {
+	if x != nil {
+		return x.RevocationLabel
+	}
+	return nil
+}
+
 type MessageEnqueued_Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	DeviceKey     []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
@@ -2300,7 +2398,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2312,7 +2410,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2444,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xe8\f\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xb1\r\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -2375,7 +2473,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x128\n" +
 	"\freset_issued\x18) \x01(\v2\x13.qpc.v1.ResetIssuedH\x00R\vresetIssued\x12;\n" +
 	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12D\n" +
-	"\x10generation_begun\x18+ \x01(\v2\x17.qpc.v1.GenerationBegunH\x00R\x0fgenerationBegunB\x06\n" +
+	"\x10generation_begun\x18+ \x01(\v2\x17.qpc.v1.GenerationBegunH\x00R\x0fgenerationBegun\x12G\n" +
+	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegisteredB\x06\n" +
 	"\x04body\"\x95\x01\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\fR\x06caller\x12\x16\n" +
@@ -2441,7 +2540,7 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
 	"\aEXPIRED\x10\x01\x12\x0e\n" +
 	"\n" +
-	"LOGGED_OUT\x10\x02\"\xe4\x02\n" +
+	"LOGGED_OUT\x10\x02\"\xfe\x02\n" +
 	"\x0fMessageEnqueued\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12\x1d\n" +
@@ -2453,7 +2552,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\fpayload_size\x18\x06 \x01(\rR\vpayloadSize\x12%\n" +
 	"\x0epayload_sha256\x18\a \x01(\fR\rpayloadSha256\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\b \x01(\x04R\texpiresMs\x1a9\n" +
+	"expires_ms\x18\b \x01(\x04R\texpiresMs\x12\x18\n" +
+	"\acontrol\x18\t \x01(\bR\acontrol\x1a9\n" +
 	"\x06Target\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x10\n" +
@@ -2532,7 +2632,14 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"generation\x18\x01 \x01(\rR\n" +
 	"generation\x12#\n" +
 	"\x05actor\x18\x02 \x01(\v2\r.qpc.v1.ActorR\x05actor\x12\x1b\n" +
-	"\tlost_note\x18\x03 \x01(\fR\blostNoteB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\tlost_note\x18\x03 \x01(\fR\blostNote\"\xb0\x01\n" +
+	"\x10DeviceRegistered\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x02 \x01(\fR\tdeviceKey\x12\x1a\n" +
+	"\breplaces\x18\x03 \x01(\fR\breplaces\x12B\n" +
+	"\x10revocation_label\x18\x04 \x01(\v2\x17.qpc.v1.RevocationLabelR\x0frevocationLabelB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_event_proto_rawDescOnce sync.Once
@@ -2547,7 +2654,7 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),       // 0: qpc.v1.SessionsEnded.Cause
 	(Actor_Way)(0),                 // 1: qpc.v1.Actor.Way
@@ -2579,9 +2686,10 @@ var file_qpc_v1_event_proto_goTypes = []any{
 	(*ResetIssued)(nil),            // 27: qpc.v1.ResetIssued
 	(*AccountReset)(nil),           // 28: qpc.v1.AccountReset
 	(*GenerationBegun)(nil),        // 29: qpc.v1.GenerationBegun
-	(*MessageEnqueued_Target)(nil), // 30: qpc.v1.MessageEnqueued.Target
-	(SessionScope)(0),              // 31: qpc.v1.SessionScope
-	(Role)(0),                      // 32: qpc.v1.Role
+	(*DeviceRegistered)(nil),       // 30: qpc.v1.DeviceRegistered
+	(*MessageEnqueued_Target)(nil), // 31: qpc.v1.MessageEnqueued.Target
+	(SessionScope)(0),              // 32: qpc.v1.SessionScope
+	(Role)(0),                      // 33: qpc.v1.Role
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -2608,26 +2716,28 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	27, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
 	28, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
 	29, // 23: qpc.v1.Event.generation_begun:type_name -> qpc.v1.GenerationBegun
-	7,  // 24: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 25: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	7,  // 26: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	31, // 27: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 28: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	30, // 29: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	1,  // 30: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
-	32, // 31: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	23, // 32: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	23, // 33: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	9,  // 34: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	23, // 35: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
-	7,  // 36: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 37: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	23, // 38: qpc.v1.GenerationBegun.actor:type_name -> qpc.v1.Actor
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	30, // 24: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
+	7,  // 25: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 26: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	7,  // 27: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	32, // 28: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 29: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	31, // 30: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	1,  // 31: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
+	33, // 32: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	23, // 33: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	23, // 34: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	9,  // 35: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	23, // 36: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	7,  // 37: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 38: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	23, // 39: qpc.v1.GenerationBegun.actor:type_name -> qpc.v1.Actor
+	9,  // 40: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -2661,6 +2771,7 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_ResetIssued)(nil),
 		(*Event_AccountReset)(nil),
 		(*Event_GenerationBegun)(nil),
+		(*Event_DeviceRegistered)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2668,7 +2779,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

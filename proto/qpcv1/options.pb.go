@@ -194,6 +194,10 @@ const (
 	Rate_REVOKE Rate_Class = 11
 	// CheckRevocation and AuditKeyTransparency.
 	Rate_AUDIT Rate_Class = 12
+	// RegisterDevice and RevokeDevice.
+	Rate_DEVICE_CHANGE Rate_Class = 13
+	// ListDevices.
+	Rate_DEVICE_LIST Rate_Class = 14
 )
 
 // Enum value maps for Rate_Class.
@@ -212,6 +216,8 @@ var (
 		10: "RESOLVE",
 		11: "REVOKE",
 		12: "AUDIT",
+		13: "DEVICE_CHANGE",
+		14: "DEVICE_LIST",
 	}
 	Rate_Class_value = map[string]int32{
 		"UNSPECIFIED":     0,
@@ -227,6 +233,8 @@ var (
 		"RESOLVE":         10,
 		"REVOKE":          11,
 		"AUDIT":           12,
+		"DEVICE_CHANGE":   13,
+		"DEVICE_LIST":     14,
 	}
 )
 
@@ -608,8 +616,8 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"REQUEST_ID\x10\x01\x12\r\n" +
 	"\tAFTER_SEQ\x10\x02\x12\v\n" +
 	"\aCONTENT\x10\x03\x12\f\n" +
-	"\bONE_SHOT\x10\x04\"\xcc\x01\n" +
-	"\x04Rate\"\xc3\x01\n" +
+	"\bONE_SHOT\x10\x04\"\xf0\x01\n" +
+	"\x04Rate\"\xe7\x01\n" +
 	"\x05Class\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PROBE\x10\x01\x12\x12\n" +
@@ -626,7 +634,9 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"\x12\n" +
 	"\n" +
 	"\x06REVOKE\x10\v\x12\t\n" +
-	"\x05AUDIT\x10\f\"=\n" +
+	"\x05AUDIT\x10\f\x12\x11\n" +
+	"\rDEVICE_CHANGE\x10\r\x12\x0f\n" +
+	"\vDEVICE_LIST\x10\x0e\"=\n" +
 	"\bWhenFull\"1\n" +
 	"\x04Kind\x12\v\n" +
 	"\aREFUSED\x10\x00\x12\n" +

@@ -30,6 +30,7 @@ type PushType int32
 const (
 	PushType_PUSH_TYPE_UNSPECIFIED PushType = 0
 	PushType_NEW_MESSAGE           PushType = 1000
+	PushType_MEMBERSHIP            PushType = 1003
 )
 
 // Enum value maps for PushType.
@@ -37,10 +38,12 @@ var (
 	PushType_name = map[int32]string{
 		0:    "PUSH_TYPE_UNSPECIFIED",
 		1000: "NEW_MESSAGE",
+		1003: "MEMBERSHIP",
 	}
 	PushType_value = map[string]int32{
 		"PUSH_TYPE_UNSPECIFIED": 0,
 		"NEW_MESSAGE":           1000,
+		"MEMBERSHIP":            1003,
 	}
 )
 
@@ -169,11 +172,74 @@ func (x *PushNewMessage) GetResync() bool {
 	return false
 }
 
+// PushMembership (1003): the device's queue got a control item, which says who
+// or what joined or left.
+type PushMembership struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its position in the queue.
+	Seq           uint64       `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	MessageId     []byte       `protobuf:"bytes,2,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	Item          *ControlItem `protobuf:"bytes,3,opt,name=item,proto3" json:"item,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushMembership) Reset() {
+	*x = PushMembership{}
+	mi := &file_qpc_v1_push_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushMembership) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushMembership) ProtoMessage() {}
+
+func (x *PushMembership) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_push_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushMembership.ProtoReflect.Descriptor instead.
+func (*PushMembership) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_push_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PushMembership) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *PushMembership) GetMessageId() []byte {
+	if x != nil {
+		return x.MessageId
+	}
+	return nil
+}
+
+func (x *PushMembership) GetItem() *ControlItem {
+	if x != nil {
+		return x.Item
+	}
+	return nil
+}
+
 var File_qpc_v1_push_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_push_proto_rawDesc = "" +
 	"\n" +
-	"\x11qpc/v1/push.proto\x12\x06qpc.v1\"\xd0\x01\n" +
+	"\x11qpc/v1/push.proto\x12\x06qpc.v1\x1a\x14qpc/v1/control.proto\"\xd0\x01\n" +
 	"\x0ePushNewMessage\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x1d\n" +
@@ -183,10 +249,17 @@ const file_qpc_v1_push_proto_rawDesc = "" +
 	"\n" +
 	"message_id\x18\x05 \x01(\fR\tmessageId\x12(\n" +
 	"\x10key_packages_low\x18\x06 \x01(\bR\x0ekeyPackagesLow\x12\x16\n" +
-	"\x06resync\x18\a \x01(\bR\x06resync*7\n" +
+	"\x06resync\x18\a \x01(\bR\x06resync\"j\n" +
+	"\x0ePushMembership\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x02 \x01(\fR\tmessageId\x12'\n" +
+	"\x04item\x18\x03 \x01(\v2\x13.qpc.v1.ControlItemR\x04item*H\n" +
 	"\bPushType\x12\x19\n" +
 	"\x15PUSH_TYPE_UNSPECIFIED\x10\x00\x12\x10\n" +
-	"\vNEW_MESSAGE\x10\xe8\aB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\vNEW_MESSAGE\x10\xe8\a\x12\x0f\n" +
+	"\n" +
+	"MEMBERSHIP\x10\xeb\aB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_push_proto_rawDescOnce sync.Once
@@ -201,17 +274,20 @@ func file_qpc_v1_push_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_push_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_qpc_v1_push_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_qpc_v1_push_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_qpc_v1_push_proto_goTypes = []any{
 	(PushType)(0),          // 0: qpc.v1.PushType
 	(*PushNewMessage)(nil), // 1: qpc.v1.PushNewMessage
+	(*PushMembership)(nil), // 2: qpc.v1.PushMembership
+	(*ControlItem)(nil),    // 3: qpc.v1.ControlItem
 }
 var file_qpc_v1_push_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	3, // 0: qpc.v1.PushMembership.item:type_name -> qpc.v1.ControlItem
+	1, // [1:1] is the sub-list for method output_type
+	1, // [1:1] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_push_proto_init() }
@@ -219,13 +295,14 @@ func file_qpc_v1_push_proto_init() {
 	if File_qpc_v1_push_proto != nil {
 		return
 	}
+	file_qpc_v1_control_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_push_proto_rawDesc), len(file_qpc_v1_push_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   1,
+			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

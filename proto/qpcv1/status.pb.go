@@ -167,6 +167,9 @@ const (
 	Reason_STORAGE         Reason = 107 // a commit failed; the server restarts
 	Reason_INTERNAL        Reason = 108
 	Reason_SIGNING_STOPPED Reason = 109 // no checkpoint is signed: there are no proofs
+	// Devices (BadRequest).
+	Reason_TOO_MANY_DEVICES Reason = 120 // limit = devices
+	Reason_IDENTITY_KEY     Reason = 121 // the device's key is the identity key: RevokeKey ends both
 )
 
 // Enum value maps for Reason.
@@ -225,6 +228,8 @@ var (
 		107: "STORAGE",
 		108: "INTERNAL",
 		109: "SIGNING_STOPPED",
+		120: "TOO_MANY_DEVICES",
+		121: "IDENTITY_KEY",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":   0,
@@ -280,6 +285,8 @@ var (
 		"STORAGE":              107,
 		"INTERNAL":             108,
 		"SIGNING_STOPPED":      109,
+		"TOO_MANY_DEVICES":     120,
+		"IDENTITY_KEY":         121,
 	}
 )
 
@@ -434,7 +441,7 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\vUnavailable\x10\t\x12\f\n" +
 	"\bInternal\x10\n" +
 	"\x12\x11\n" +
-	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\xd9\a\n" +
+	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\x81\b\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFRAME_TRUNCATED\x10\x01\x12\x18\n" +
@@ -493,7 +500,9 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\tDISK_FULL\x10j\x12\v\n" +
 	"\aSTORAGE\x10k\x12\f\n" +
 	"\bINTERNAL\x10l\x12\x13\n" +
-	"\x0fSIGNING_STOPPED\x10mB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\x0fSIGNING_STOPPED\x10m\x12\x14\n" +
+	"\x10TOO_MANY_DEVICES\x10x\x12\x10\n" +
+	"\fIDENTITY_KEY\x10yB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_status_proto_rawDescOnce sync.Once

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"google.golang.org/protobuf/proto"
 
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc"
@@ -19,6 +20,8 @@ type Push struct {
 	// NewMessage is set for type NEW_MESSAGE. With Resync set, pushes were lost
 	// (the consumer was slow, or the connection was down): fetch.
 	NewMessage *pb.PushNewMessage
+	// Membership is set for type MEMBERSHIP: the queue got a control item.
+	Membership *pb.PushMembership
 }
 
 func resync() Push {
@@ -80,14 +83,22 @@ func (c *Client) readPushes(conn *quic.Conn) {
 // parsePush is false for types that this version does not know and for bodies
 // that are not what their type says.
 func parsePush(h rpc.PushHeader, body []byte) (Push, bool) {
-	if pb.PushType(h.Type) != pb.PushType_NEW_MESSAGE {
+	p := Push{Type: pb.PushType(h.Type)}
+	var m proto.Message
+	switch p.Type {
+	case pb.PushType_NEW_MESSAGE:
+		p.NewMessage = new(pb.PushNewMessage)
+		m = p.NewMessage
+	case pb.PushType_MEMBERSHIP:
+		p.Membership = new(pb.PushMembership)
+		m = p.Membership
+	default:
 		return Push{}, false
 	}
-	m := new(pb.PushNewMessage)
 	if rpc.Unmarshal(body, m) != nil {
 		return Push{}, false
 	}
-	return Push{Type: pb.PushType_NEW_MESSAGE, NewMessage: m}, true
+	return p, true
 }
 
 // attach sees to it that there is a connection and that the server knows whose

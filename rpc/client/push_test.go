@@ -205,10 +205,11 @@ func FuzzPush(f *testing.F) {
 	}
 	f.Add(uint16(1000), body)
 	f.Add(uint16(1000), []byte{0xff})
+	f.Add(uint16(1003), body)
 	f.Add(uint16(7), []byte{})
 	f.Fuzz(func(t *testing.T, typ uint16, body []byte) {
 		p, ok := parsePush(rpc.PushHeader{Type: typ, Length: uint32(len(body))}, body)
-		if ok && (p.Type != pb.PushType(typ) || p.NewMessage == nil) {
+		if ok && (p.Type != pb.PushType(typ) || (p.NewMessage == nil) == (p.Membership == nil)) {
 			t.Errorf("%v", p)
 		}
 	})

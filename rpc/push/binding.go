@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "quicprochat/proto/qpcv1"
 )
 
@@ -118,11 +120,11 @@ func (b *Binding) take() (last Message, news int) {
 // client takes no more.
 func (b *Binding) send() {
 	for last, news := b.take(); news > 0; last, news = b.take() {
-		push, worth := b.push(&last, news)
-		if !worth {
+		kind, push := b.push(&last, news)
+		if push == nil {
 			continue
 		}
-		if err := b.link.TryPush(pb.PushType_NEW_MESSAGE, push); errors.Is(err, ErrFull) {
+		if err := b.link.TryPush(kind, push); errors.Is(err, ErrFull) {
 			b.mu.Lock()
 			b.blocked = true
 			b.mu.Unlock()
@@ -131,23 +133,38 @@ func (b *Binding) send() {
 	}
 }
 
-// push tells of one message, or that there are several. It is not worth sending
-// when the message was fetched and released already.
-func (b *Binding) push(m *Message, news int) (p *pb.PushNewMessage, worth bool) {
+// push tells of one message, or that there are several. It is nil when the message
+// was fetched and released already.
+func (b *Binding) push(m *Message, news int) (pb.PushType, proto.Message) {
 	if news > 1 {
-		return &pb.PushNewMessage{Resync: true}, true
+		return pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{Resync: true}
 	}
-	p = &pb.PushNewMessage{Seq: m.Seq, Size: m.Size, MessageId: m.ID[:]}
+	p := &pb.PushNewMessage{Seq: m.Seq, Size: m.Size, MessageId: m.ID[:]}
 	if m.Size > MaxInline {
-		return p, true
+		return pb.PushType_NEW_MESSAGE, p
 	}
 	data, found, err := b.hub.payload(m.Owner, m.ID)
-	if err != nil {
+	switch {
+	case err != nil:
 		b.hub.logger.Error("push: payload not readable", slog.Any("error", err))
-		return p, true
+		return pb.PushType_NEW_MESSAGE, p
+	case !found:
+		return 0, nil
+	case m.Control:
+		return b.membership(m, data)
 	}
 	p.Payload = data
-	return p, found
+	return pb.PushType_NEW_MESSAGE, p
+}
+
+// membership tells of a control item.
+func (b *Binding) membership(m *Message, data []byte) (pb.PushType, proto.Message) {
+	item := new(pb.ControlItem)
+	if err := proto.Unmarshal(data, item); err != nil {
+		b.hub.logger.Error("push: control item not readable", slog.Any("error", err))
+		return 0, nil
+	}
+	return pb.PushType_MEMBERSHIP, &pb.PushMembership{Seq: m.Seq, MessageId: m.ID[:], Item: item}
 }
 
 // awaitRoom waits, outside the workers, until the client takes a push again.

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "quicprochat/proto/qpcv1"
 )
 
@@ -18,10 +20,10 @@ const workers = 2
 type Link interface {
 	// TryPush sends one message on a stream of its own and never blocks.
 	// ErrFull means that the client's stream or data limit is reached.
-	TryPush(t pb.PushType, m *pb.PushNewMessage) error
+	TryPush(t pb.PushType, m proto.Message) error
 	// Push does the same but waits for the client to allow it; it returns an
 	// error when the connection ends first.
-	Push(t pb.PushType, m *pb.PushNewMessage) error
+	Push(t pb.PushType, m proto.Message) error
 	// SessionEnded closes the connection, because the session that it used
 	// last is over. It must not block.
 	SessionEnded()
@@ -35,6 +37,8 @@ type Message struct {
 	Seq    uint64
 	// Size of the payload in bytes.
 	Size uint32
+	// Control tells that the payload is a ControlItem.
+	Control bool
 }
 
 // Options are the dependencies of a Hub.

@@ -54,6 +54,33 @@ func TestLargePayloadsAreNotInline(t *testing.T) {
 	}
 }
 
+// TestControlItemsAreMembershipPushes has a control item pushed by itself, and as
+// one of several.
+func TestControlItemsAreMembershipPushes(t *testing.T) {
+	withHub(t, func(t *testing.T, h *Hub, s *store) {
+		l := newLink(10)
+		h.Bind(device(1), token(1), l)
+		item := &pb.ControlItem{Kind: &pb.ControlItem_DeviceAdded{DeviceAdded: &pb.DeviceAdded{KeysetVersion: 3}}}
+		encoded, err := proto.Marshal(item)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := s.put(7, encoded)
+		m.Control = true
+		h.Publish([]Message{m}, nil)
+		synctest.Wait()
+		want := &pb.PushMembership{Seq: 7, MessageId: m.ID[:], Item: item}
+		if len(l.got) != 0 || len(l.told) != 1 || !proto.Equal(l.told[0], want) {
+			t.Errorf("got %v and %v, want one %v", l.got, l.told, want)
+		}
+		h.Publish([]Message{s.put(8, []byte("hello")), m}, nil)
+		synctest.Wait()
+		if len(l.told) != 1 || len(l.got) != 1 || !l.got[0].GetResync() {
+			t.Errorf("two messages were told as %v and %v, want a resync", l.got, l.told[1:])
+		}
+	})
+}
+
 func TestReleasedPayloadIsNoNews(t *testing.T) {
 	withHub(t, func(t *testing.T, h *Hub, s *store) {
 		l := newLink(10)

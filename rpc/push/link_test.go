@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "quicprochat/proto/qpcv1"
 )
 
@@ -19,6 +21,7 @@ type fakeLink struct {
 	freed sync.Cond
 	gone  bool
 	got   []*pb.PushNewMessage
+	told  []*pb.PushMembership
 	ended int
 }
 
@@ -28,7 +31,7 @@ func newLink(room int) *fakeLink {
 	return l
 }
 
-func (l *fakeLink) TryPush(_ pb.PushType, m *pb.PushNewMessage) error {
+func (l *fakeLink) TryPush(t pb.PushType, m proto.Message) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -38,11 +41,11 @@ func (l *fakeLink) TryPush(_ pb.PushType, m *pb.PushNewMessage) error {
 		return ErrFull
 	}
 	l.room--
-	l.got = append(l.got, m)
+	l.note(t, m)
 	return nil
 }
 
-func (l *fakeLink) Push(_ pb.PushType, m *pb.PushNewMessage) error {
+func (l *fakeLink) Push(t pb.PushType, m proto.Message) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.room == 0 && !l.gone {
@@ -52,8 +55,22 @@ func (l *fakeLink) Push(_ pb.PushType, m *pb.PushNewMessage) error {
 		return errGone
 	}
 	l.room--
-	l.got = append(l.got, m)
+	l.note(t, m)
 	return nil
+}
+
+// note keeps a push under its type; another message under that type is none.
+func (l *fakeLink) note(t pb.PushType, m proto.Message) {
+	switch m := m.(type) {
+	case *pb.PushNewMessage:
+		if t == pb.PushType_NEW_MESSAGE {
+			l.got = append(l.got, m)
+		}
+	case *pb.PushMembership:
+		if t == pb.PushType_MEMBERSHIP {
+			l.told = append(l.told, m)
+		}
+	}
 }
 
 func (l *fakeLink) SessionEnded() {

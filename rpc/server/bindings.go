@@ -38,6 +38,11 @@ var bindings = []binding{
 	special(true, (*call).revokeKey),
 	lookup(commands.CheckRevocation),
 	special(true, (*call).audit),
+
+	special(true, (*call).registerDevice),
+	lookup(commands.ListDevices),
+	special(true, (*call).revokeDevice),
+
 	special(false, (*call).health),
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -102,6 +103,19 @@ func leafNames(serverName string) []string {
 // to renew.
 func issuedBy(cert, ca *x509.Certificate) bool {
 	return !cert.IsCA && cert.CheckSignatureFrom(ca) == nil
+}
+
+// namesIssuer reports whether cert says that the CA issued it, by name or by key
+// identifier: one of them is left when a bit of the other has rotted.
+func namesIssuer(cert, ca *x509.Certificate) bool {
+	return bytes.Equal(cert.RawIssuer, ca.RawSubject) ||
+		len(ca.SubjectKeyId) > 0 && bytes.Equal(cert.AuthorityKeyId, ca.SubjectKeyId)
+}
+
+// signedBy reports whether the signature of cert is the CA's, whatever else the
+// certificates say.
+func signedBy(cert, ca *x509.Certificate) bool {
+	return ca.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
 }
 
 // renewAt is when a certificate is to be replaced: after two thirds of its

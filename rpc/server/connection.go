@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"google.golang.org/protobuf/proto"
 
 	"quicprochat/commands"
 	pb "quicprochat/proto/qpcv1"
@@ -149,7 +150,7 @@ func (c *connection) SessionEnded() {
 }
 
 // TryPush sends one push if the client's limits allow it at once.
-func (c *connection) TryPush(t pb.PushType, m *pb.PushNewMessage) error {
+func (c *connection) TryPush(t pb.PushType, m proto.Message) error {
 	frame, err := rpc.AppendPushMessage(nil, uint16(t), m)
 	if err != nil {
 		return err
@@ -166,7 +167,7 @@ func (c *connection) TryPush(t pb.PushType, m *pb.PushNewMessage) error {
 }
 
 // Push sends one push and waits until the client's limits allow it.
-func (c *connection) Push(t pb.PushType, m *pb.PushNewMessage) error {
+func (c *connection) Push(t pb.PushType, m proto.Message) error {
 	frame, err := rpc.AppendPushMessage(nil, uint16(t), m)
 	if err != nil {
 		return err

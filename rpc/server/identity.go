@@ -86,6 +86,8 @@ func (id *identity) loadCA(now time.Time) error {
 			return fmt.Errorf("%s is no DER certificate: move it away and a new one is made for the same CA key", id.caPath)
 		case !matches(ca, id.caKey):
 			return fmt.Errorf("%s does not belong to the CA key in secrets/: restore the file that does, or move it away and give clients the new one", id.caPath)
+		case !signedBy(ca, ca):
+			return fmt.Errorf("%s is damaged (its signature is wrong), so no client would accept it: restore it, or move it away and a new one is made for the same CA key", id.caPath)
 		case now.Before(renewAt(ca)):
 			id.ca = ca
 			return nil
@@ -130,7 +132,10 @@ func (id *identity) loadPair(now time.Time) error {
 	}
 	pair, err := parsePair(certDER, keyDER)
 	if err != nil {
-		return fmt.Errorf("the pair %s and %s can't be used: %w", id.certPath, id.keyPath, err)
+		return fmt.Errorf("the pair %s and %s can't be used: %w, or move both away and a new pair is made", id.certPath, id.keyPath, err)
+	}
+	if namesIssuer(pair.Leaf, id.ca) && !signedBy(pair.Leaf, id.ca) {
+		return fmt.Errorf("the certificate %s is damaged, or of another server of this name (this server's CA is said to be its issuer and did not sign it), so no client would accept it: restore it, or move it and its key %s away and a new pair is made", id.certPath, id.keyPath)
 	}
 	if issuedBy(pair.Leaf, id.ca) && !now.Before(renewAt(pair.Leaf)) || id.misnamed(pair.Leaf) {
 		return id.issue(now)

@@ -22,6 +22,8 @@ var rates = map[pb.Rate_Class]budget{
 	pb.Rate_RESOLVE:         {burst: 100, interval: 10 * time.Second},
 	pb.Rate_REVOKE:          {burst: 10, interval: time.Hour / 10},
 	pb.Rate_AUDIT:           {burst: 300, interval: time.Second / 5},
+	pb.Rate_DEVICE_CHANGE:   {burst: 20, interval: time.Minute},
+	pb.Rate_DEVICE_LIST:     {burst: 60, interval: time.Second},
 }
 
 // Budgets that are charged to something else, too.

@@ -43,7 +43,7 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 func (s *service) published(p commands.Published) {
 	messages := make([]push.Message, len(p.Messages))
 	for i, m := range p.Messages {
-		messages[i] = push.Message{Device: m.DeviceKey, Owner: m.Owner, ID: m.MessageID, Seq: m.Seq, Size: m.Size}
+		messages[i] = push.Message{Device: m.DeviceKey, Owner: m.Owner, ID: m.MessageID, Seq: m.Seq, Size: m.Size, Control: m.Control}
 	}
 	s.hub.Publish(messages, p.Ended)
 }

@@ -26,4 +26,7 @@
 //
 // TestControls takes promises out of the server one at a time, and expects the
 // worlds to miss each.
+//
+// A Liar is a server of another kind: on real sockets, it lies about keys from a
+// FalseLog, to a client, an auditor or a witness who must find it out.
 package sim

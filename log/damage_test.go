@@ -1,0 +1,186 @@
+package log
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// tablesOf lists the table files of a store.
+func tablesOf(t testing.TB, fs vfs.FS) (out []string) {
+	t.Helper()
+	names, err := fs.List(path.Join(testDir, storeDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ".sst") {
+			out = append(out, path.Join(testDir, storeDir, name))
+		}
+	}
+	return out
+}
+
+// wantDamageSaid checks that an error says what is damaged and what to do: not
+// that a disk is full which is not.
+func wantDamageSaid(t *testing.T, when, file string, err error) {
+	t.Helper()
+	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrShorterThanAnchor) && !errors.Is(err, ErrRootMismatch) {
+		t.Fatalf("%s: %s: %v", when, file, err)
+	}
+	var record *CorruptError
+	if text := err.Error(); !strings.Contains(text, restoreRemedy) || strings.Contains(text, "make room") {
+		t.Fatalf("%s: %s: %v", when, file, err)
+	} else if !errors.As(err, &record) && errors.Is(err, ErrCorrupt) && !strings.Contains(text, path.Base(file)) {
+		t.Fatalf("%s: %s is not named: %v", when, file, err)
+	}
+}
+
+// A damaged table is reported as what it is, whoever meets it: the start, a
+// reader, or the store's own work, which tries again and again. Pebble may be
+// left with goroutines, so this runs in a process of its own.
+func TestDamagedTables(t *testing.T) {
+	if !leakProcess() {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestDamagedTables$", "-test.v", fmt.Sprintf("-seed=%d", *seedFlag))
+		cmd.Env = append(os.Environ(), leakVariable+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	rng := seeded(t)
+	disk := newCrashDisk(t)
+	createLog(t, disk)
+	met := map[string]int{}
+	for range 8 { // the tables of which a start compacts; a start makes one more
+		l := openLog(t, disk)
+		for range 3 {
+			g := l.NewGroup()
+			for range 40 {
+				g.PutPayload(testPayload(g.Append(testRecord(g.Next()))))
+			}
+			mustCommit(t, g)
+		}
+		mustClose(t, l)
+		for _, table := range tablesOf(t, disk) {
+			good := readFile(t, disk, table)
+			for range scaled(6, 60) {
+				bad := bytes.Clone(good)
+				bad[rng.IntN(len(bad))] ^= 1 << rng.IntN(8)
+				fs := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+				writeFile(t, fs, table, bad)
+				met[useDamaged(t, fs, table, rng.IntN(2) == 0)]++
+			}
+		}
+	}
+	t.Log(met)
+	for _, when := range []string{"start", "records", "payloads", "compaction"} {
+		if met[when] == 0 {
+			t.Errorf("no damage was met by %s: %v", when, met)
+		}
+	}
+}
+
+// useDamaged uses a log of which a table is damaged until that is met, and tells
+// by what.
+func useDamaged(t *testing.T, fs vfs.FS, table string, compact bool) string {
+	t.Helper()
+	l, err := Open(fs, testDir, testOptions())
+	if err != nil {
+		wantDamageSaid(t, "start", table, err)
+		return "start"
+	}
+	defer l.Close() // it failed
+	when := "compaction"
+	if compact {
+		err = l.Compact(t.Context(), 1<<30)
+	}
+	if err == nil {
+		when, err = "records", l.Iterate(0, l.Size(), func(uint64, Record) error { return nil })
+	}
+	for i := uint64(1); err == nil && i < l.Size(); i++ {
+		when = "payloads"
+		k, _ := testPayload(i)
+		_, _, err = l.Payload(k)
+	}
+	if err == nil {
+		return "nobody"
+	}
+	select {
+	case <-l.Failed():
+	default:
+		t.Fatalf("%s: %s: the log goes on after %v", when, table, err)
+	}
+	wantDamageSaid(t, when, table, l.Err())
+	return when
+}
+
+// Damage in the last record of a MANIFEST, which Pebble takes for its end, does
+// not make later writes disappear behind those of before.
+func TestDamagedEndOfManifest(t *testing.T) {
+	rng := seeded(t)
+	disk := newCrashDisk(t)
+	createLog(t, disk)
+	key, payload := testPayload(7)
+	l := openLog(t, disk)
+	g := l.NewGroup()
+	for range 20 {
+		g.Append(testRecord(g.Next()))
+	}
+	g.PutPayload(key, payload)
+	mustCommit(t, g)
+	if err := l.store.flush(); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, l)
+	l = openLog(t, disk) // its first flush begins another MANIFEST
+	gone, _ := testPayload(8)
+	if err := errors.Join(l.store.db.Delete(appendPayloadKey(nil, gone), nil), l.store.flush()); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, l)
+	var manifest string
+	names, err := disk.List(path.Join(testDir, storeDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "MANIFEST") {
+			manifest = path.Join(testDir, storeDir, name)
+		}
+	}
+	good := readFile(t, disk, manifest)
+	numbered := 0
+	for at := range good {
+		fs := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng})
+		bad := bytes.Clone(good)
+		bad[at] ^= 1 << rng.IntN(8)
+		writeFile(t, fs, manifest, bad)
+		l, err := Open(fs, testDir, testOptions())
+		if err != nil {
+			if wantDamageSaid(t, "start", path.Base(manifest)[:len("MANIFEST")], err); strings.Contains(err.Error(), "as the next") {
+				numbered++
+			}
+			continue
+		}
+		g := l.NewGroup()
+		g.Append(testRecord(g.Next()))
+		g.ReleasePayload(key)
+		mustCommit(t, g)
+		if _, found, err := l.Payload(key); found || err != nil {
+			t.Errorf("byte %d: a payload that was released is there (%v)", at, err)
+		}
+		mustClose(t, l)
+	}
+	if numbered == 0 {
+		t.Error("no start was refused for its next write: the test proves nothing")
+	}
+}
