@@ -5,8 +5,8 @@ import (
 	pb "quicprochat/proto/qpcv1"
 )
 
-// generationStep is what a new generation adds to each queue's next number: more
-// than the lost end of the log can have given away.
+// generationStep is what a new generation adds to the next number of each queue and
+// each channel: more than the lost end of the log can have given away.
 const generationStep = 1 << 32
 
 // applyGenerationBegun takes back what the lost end of the log may have moved on.
@@ -21,6 +21,9 @@ func applyGenerationBegun(b *Batch, ev *pb.GenerationBegun) error {
 		return invalid("a generation was begun by way %d: it is begun on the stopped server's directory", way)
 	}
 	if err := b.advanceQueues(generationStep); err != nil {
+		return err
+	}
+	if err := b.advanceChannels(generationStep); err != nil {
 		return err
 	}
 	tokens, err := keysOfView(b, prefixSession)
@@ -80,6 +83,25 @@ func (b *Batch) advanceQueues(step uint64) error {
 			q.Head = q.NextSeq
 		}
 		if err := b.putQueue(Key(device), &q); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// advanceChannels has every channel leave post numbers out.
+func (b *Batch) advanceChannels(step uint64) error {
+	channels, err := keysOfView(b, prefixChannel)
+	if err != nil {
+		return err
+	}
+	for _, id := range channels {
+		c, found, err := ChannelByID(b, ID(id))
+		if err != nil || !found {
+			return orInvalid(err, "a channel is gone")
+		}
+		c.LastSeq += step
+		if err := b.putChannel(&c); err != nil {
 			return err
 		}
 	}

@@ -22,6 +22,7 @@ func TestGenerationBegun(t *testing.T) {
 	w.do(resetIssued("alice", 1, expires))
 	w.do(enqueued(1, "bob", "alice", 5, expires, target(deviceKey("alice"), 1)))
 
+	w.do(channelCreated("c", "alice"))
 	w.refuse(generationBegun(1), "generation 1 after 1")
 	w.refuse(&pb.GenerationBegun{Generation: 2}, "actor of way 0")
 	w.refuse(&pb.GenerationBegun{Generation: 2, Actor: &pb.Actor{Way: pb.Actor_SOCKET}}, "stopped server's directory")
@@ -39,6 +40,9 @@ func TestGenerationBegun(t *testing.T) {
 		if err != nil || !found || q.NextSeq != want.NextSeq || q.Head != want.Head || q.Count != want.Count {
 			t.Errorf("queue of %s: %+v, found %v (%v), want %+v", name, q, found, err, want)
 		}
+	}
+	if c := w.channel("c"); c.LastSeq != 1<<32 {
+		t.Errorf("the channel's newest post is %d", c.LastSeq)
 	}
 	w.refuse(enqueued(2, "bob", "alice", 5, expires, target(deviceKey("alice"), 2)), "queue number 2")
 	w.do(enqueued(2, "bob", "alice", 5, expires, target(deviceKey("alice"), 2+1<<32)))

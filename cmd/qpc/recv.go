@@ -126,6 +126,9 @@ func (r *reader) take(ctx context.Context, envelope *pb.Envelope) error {
 	if item := envelope.GetControl(); item != nil {
 		return r.notice(item)
 	}
+	if envelope.GetChannelSeq() > 0 {
+		return r.showPost(envelope)
+	}
 	err := r.open(ctx, envelope.GetPayload())
 	var rejected *rejection
 	switch {

@@ -126,7 +126,7 @@ func (x Actor_Way) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Actor_Way.Descriptor instead.
 func (Actor_Way) EnumDescriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Event is one record of the log.
@@ -162,6 +162,13 @@ type Event struct {
 	//	*Event_AccountReset
 	//	*Event_GenerationBegun
 	//	*Event_DeviceRegistered
+	//	*Event_ChannelCreated
+	//	*Event_ChannelMembersChanged
+	//	*Event_ChannelMemberUpdated
+	//	*Event_ChannelUpdated
+	//	*Event_ChannelEpochSet
+	//	*Event_ChannelPosted
+	//	*Event_ChannelRotationRequested
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -434,6 +441,69 @@ func (x *Event) GetDeviceRegistered() *DeviceRegistered {
 	return nil
 }
 
+func (x *Event) GetChannelCreated() *ChannelCreated {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelCreated); ok {
+			return x.ChannelCreated
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelMembersChanged() *ChannelMembersChanged {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelMembersChanged); ok {
+			return x.ChannelMembersChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelMemberUpdated() *ChannelMemberUpdated {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelMemberUpdated); ok {
+			return x.ChannelMemberUpdated
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelUpdated() *ChannelUpdated {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelUpdated); ok {
+			return x.ChannelUpdated
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelEpochSet() *ChannelEpochSet {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelEpochSet); ok {
+			return x.ChannelEpochSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelPosted() *ChannelPosted {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelPosted); ok {
+			return x.ChannelPosted
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelRotationRequested() *ChannelRotationRequested {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelRotationRequested); ok {
+			return x.ChannelRotationRequested
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -534,6 +604,34 @@ type Event_DeviceRegistered struct {
 	DeviceRegistered *DeviceRegistered `protobuf:"bytes,50,opt,name=device_registered,json=deviceRegistered,proto3,oneof"`
 }
 
+type Event_ChannelCreated struct {
+	ChannelCreated *ChannelCreated `protobuf:"bytes,70,opt,name=channel_created,json=channelCreated,proto3,oneof"`
+}
+
+type Event_ChannelMembersChanged struct {
+	ChannelMembersChanged *ChannelMembersChanged `protobuf:"bytes,71,opt,name=channel_members_changed,json=channelMembersChanged,proto3,oneof"`
+}
+
+type Event_ChannelMemberUpdated struct {
+	ChannelMemberUpdated *ChannelMemberUpdated `protobuf:"bytes,72,opt,name=channel_member_updated,json=channelMemberUpdated,proto3,oneof"`
+}
+
+type Event_ChannelUpdated struct {
+	ChannelUpdated *ChannelUpdated `protobuf:"bytes,73,opt,name=channel_updated,json=channelUpdated,proto3,oneof"`
+}
+
+type Event_ChannelEpochSet struct {
+	ChannelEpochSet *ChannelEpochSet `protobuf:"bytes,74,opt,name=channel_epoch_set,json=channelEpochSet,proto3,oneof"`
+}
+
+type Event_ChannelPosted struct {
+	ChannelPosted *ChannelPosted `protobuf:"bytes,75,opt,name=channel_posted,json=channelPosted,proto3,oneof"`
+}
+
+type Event_ChannelRotationRequested struct {
+	ChannelRotationRequested *ChannelRotationRequested `protobuf:"bytes,76,opt,name=channel_rotation_requested,json=channelRotationRequested,proto3,oneof"`
+}
+
 func (*Event_ServerConfigured) isEvent_Body() {}
 
 func (*Event_KeyTransparencyEntry) isEvent_Body() {}
@@ -581,6 +679,20 @@ func (*Event_AccountReset) isEvent_Body() {}
 func (*Event_GenerationBegun) isEvent_Body() {}
 
 func (*Event_DeviceRegistered) isEvent_Body() {}
+
+func (*Event_ChannelCreated) isEvent_Body() {}
+
+func (*Event_ChannelMembersChanged) isEvent_Body() {}
+
+func (*Event_ChannelMemberUpdated) isEvent_Body() {}
+
+func (*Event_ChannelUpdated) isEvent_Body() {}
+
+func (*Event_ChannelEpochSet) isEvent_Body() {}
+
+func (*Event_ChannelPosted) isEvent_Body() {}
+
+func (*Event_ChannelRotationRequested) isEvent_Body() {}
 
 // Receipt makes a mutation safe to retry: the same request_id gets the same
 // outcome, another body under it is refused.
@@ -1333,7 +1445,9 @@ type MessageEnqueued struct {
 	PayloadSha256 []byte   `protobuf:"bytes,7,opt,name=payload_sha256,json=payloadSha256,proto3" json:"payload_sha256,omitempty"`
 	ExpiresMs     uint64   `protobuf:"varint,8,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
 	// The payload is a ControlItem, made by the server; sender_id is 16 zero bytes.
-	Control       bool `protobuf:"varint,9,opt,name=control,proto3" json:"control,omitempty"`
+	Control bool `protobuf:"varint,9,opt,name=control,proto3" json:"control,omitempty"`
+	// The channel that the sender named; both have joined it.
+	ChannelId     []byte `protobuf:"bytes,10,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1431,6 +1545,145 @@ func (x *MessageEnqueued) GetControl() bool {
 	return false
 }
 
+func (x *MessageEnqueued) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+// ChannelPosted puts one stored payload into queues of the members of a channel.
+// The sender, if only invited, has joined by it.
+type ChannelPosted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The payload's owner.
+	ChannelId []byte `protobuf:"bytes,1,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	MessageId []byte `protobuf:"bytes,2,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	SenderId  []byte `protobuf:"bytes,3,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"`
+	// The channel's next number; of a Welcome that of the post it came with.
+	ChannelSeq uint64 `protobuf:"varint,4,opt,name=channel_seq,json=channelSeq,proto3" json:"channel_seq,omitempty"`
+	// May be empty: then nothing is stored.
+	Targets []*MessageEnqueued_Target `protobuf:"bytes,5,rep,name=targets,proto3" json:"targets,omitempty"`
+	// Devices whose queue was full: they get a gap.
+	Skipped       [][]byte `protobuf:"bytes,6,rep,name=skipped,proto3" json:"skipped,omitempty"`
+	PayloadSize   uint32   `protobuf:"varint,7,opt,name=payload_size,json=payloadSize,proto3" json:"payload_size,omitempty"`
+	PayloadSha256 []byte   `protobuf:"bytes,8,opt,name=payload_sha256,json=payloadSha256,proto3" json:"payload_sha256,omitempty"`
+	ExpiresMs     uint64   `protobuf:"varint,9,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// It moves the channel's epoch by one.
+	Commit bool `protobuf:"varint,10,opt,name=commit,proto3" json:"commit,omitempty"`
+	// For members named by the sender; from now on posts reach them.
+	Welcome       bool `protobuf:"varint,11,opt,name=welcome,proto3" json:"welcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChannelPosted) Reset() {
+	*x = ChannelPosted{}
+	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChannelPosted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChannelPosted) ProtoMessage() {}
+
+func (x *ChannelPosted) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChannelPosted.ProtoReflect.Descriptor instead.
+func (*ChannelPosted) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ChannelPosted) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetMessageId() []byte {
+	if x != nil {
+		return x.MessageId
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetSenderId() []byte {
+	if x != nil {
+		return x.SenderId
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetChannelSeq() uint64 {
+	if x != nil {
+		return x.ChannelSeq
+	}
+	return 0
+}
+
+func (x *ChannelPosted) GetTargets() []*MessageEnqueued_Target {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetSkipped() [][]byte {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetPayloadSize() uint32 {
+	if x != nil {
+		return x.PayloadSize
+	}
+	return 0
+}
+
+func (x *ChannelPosted) GetPayloadSha256() []byte {
+	if x != nil {
+		return x.PayloadSha256
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *ChannelPosted) GetCommit() bool {
+	if x != nil {
+		return x.Commit
+	}
+	return false
+}
+
+func (x *ChannelPosted) GetWelcome() bool {
+	if x != nil {
+		return x.Welcome
+	}
+	return false
+}
+
 // MessagesDrained moves the cursor of a device's queue (plain Fetch).
 type MessagesDrained struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1442,7 +1695,7 @@ type MessagesDrained struct {
 
 func (x *MessagesDrained) Reset() {
 	*x = MessagesDrained{}
-	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	mi := &file_qpc_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1707,7 @@ func (x *MessagesDrained) String() string {
 func (*MessagesDrained) ProtoMessage() {}
 
 func (x *MessagesDrained) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	mi := &file_qpc_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1720,7 @@ func (x *MessagesDrained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesDrained.ProtoReflect.Descriptor instead.
 func (*MessagesDrained) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{13}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MessagesDrained) GetDeviceKey() []byte {
@@ -1495,7 +1748,7 @@ type MessagesConfirmed struct {
 
 func (x *MessagesConfirmed) Reset() {
 	*x = MessagesConfirmed{}
-	mi := &file_qpc_v1_event_proto_msgTypes[14]
+	mi := &file_qpc_v1_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1760,7 @@ func (x *MessagesConfirmed) String() string {
 func (*MessagesConfirmed) ProtoMessage() {}
 
 func (x *MessagesConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[14]
+	mi := &file_qpc_v1_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1773,7 @@ func (x *MessagesConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesConfirmed.ProtoReflect.Descriptor instead.
 func (*MessagesConfirmed) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{14}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MessagesConfirmed) GetDeviceKey() []byte {
@@ -1549,7 +1802,7 @@ type MessagesAcked struct {
 
 func (x *MessagesAcked) Reset() {
 	*x = MessagesAcked{}
-	mi := &file_qpc_v1_event_proto_msgTypes[15]
+	mi := &file_qpc_v1_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1561,7 +1814,7 @@ func (x *MessagesAcked) String() string {
 func (*MessagesAcked) ProtoMessage() {}
 
 func (x *MessagesAcked) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[15]
+	mi := &file_qpc_v1_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +1827,7 @@ func (x *MessagesAcked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesAcked.ProtoReflect.Descriptor instead.
 func (*MessagesAcked) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{15}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MessagesAcked) GetDeviceKey() []byte {
@@ -1609,7 +1862,7 @@ type MessagesExpired struct {
 
 func (x *MessagesExpired) Reset() {
 	*x = MessagesExpired{}
-	mi := &file_qpc_v1_event_proto_msgTypes[16]
+	mi := &file_qpc_v1_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1874,7 @@ func (x *MessagesExpired) String() string {
 func (*MessagesExpired) ProtoMessage() {}
 
 func (x *MessagesExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[16]
+	mi := &file_qpc_v1_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1887,7 @@ func (x *MessagesExpired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesExpired.ProtoReflect.Descriptor instead.
 func (*MessagesExpired) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{16}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MessagesExpired) GetDeviceKey() []byte {
@@ -1662,7 +1915,7 @@ type DrainedReleased struct {
 
 func (x *DrainedReleased) Reset() {
 	*x = DrainedReleased{}
-	mi := &file_qpc_v1_event_proto_msgTypes[17]
+	mi := &file_qpc_v1_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1927,7 @@ func (x *DrainedReleased) String() string {
 func (*DrainedReleased) ProtoMessage() {}
 
 func (x *DrainedReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[17]
+	mi := &file_qpc_v1_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1940,7 @@ func (x *DrainedReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainedReleased.ProtoReflect.Descriptor instead.
 func (*DrainedReleased) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{17}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DrainedReleased) GetDeviceKey() []byte {
@@ -1715,7 +1968,7 @@ type ReceiptsExpired struct {
 
 func (x *ReceiptsExpired) Reset() {
 	*x = ReceiptsExpired{}
-	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	mi := &file_qpc_v1_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1980,7 @@ func (x *ReceiptsExpired) String() string {
 func (*ReceiptsExpired) ProtoMessage() {}
 
 func (x *ReceiptsExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	mi := &file_qpc_v1_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1993,7 @@ func (x *ReceiptsExpired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiptsExpired.ProtoReflect.Descriptor instead.
 func (*ReceiptsExpired) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{18}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReceiptsExpired) GetBeforeMs() uint64 {
@@ -1763,7 +2016,7 @@ type SnapshotTaken struct {
 
 func (x *SnapshotTaken) Reset() {
 	*x = SnapshotTaken{}
-	mi := &file_qpc_v1_event_proto_msgTypes[19]
+	mi := &file_qpc_v1_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +2028,7 @@ func (x *SnapshotTaken) String() string {
 func (*SnapshotTaken) ProtoMessage() {}
 
 func (x *SnapshotTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[19]
+	mi := &file_qpc_v1_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +2041,7 @@ func (x *SnapshotTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTaken.ProtoReflect.Descriptor instead.
 func (*SnapshotTaken) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{19}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotTaken) GetSize() uint64 {
@@ -1817,7 +2070,7 @@ type RequestAnswered struct {
 
 func (x *RequestAnswered) Reset() {
 	*x = RequestAnswered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[20]
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +2082,7 @@ func (x *RequestAnswered) String() string {
 func (*RequestAnswered) ProtoMessage() {}
 
 func (x *RequestAnswered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[20]
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +2095,7 @@ func (x *RequestAnswered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestAnswered.ProtoReflect.Descriptor instead.
 func (*RequestAnswered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{20}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21}
 }
 
 // Actor says who did something that only administrators may do.
@@ -1857,7 +2110,7 @@ type Actor struct {
 
 func (x *Actor) Reset() {
 	*x = Actor{}
-	mi := &file_qpc_v1_event_proto_msgTypes[21]
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2122,7 @@ func (x *Actor) String() string {
 func (*Actor) ProtoMessage() {}
 
 func (x *Actor) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[21]
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2135,7 @@ func (x *Actor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Actor.ProtoReflect.Descriptor instead.
 func (*Actor) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Actor) GetWay() Actor_Way {
@@ -1911,7 +2164,7 @@ type RoleChanged struct {
 
 func (x *RoleChanged) Reset() {
 	*x = RoleChanged{}
-	mi := &file_qpc_v1_event_proto_msgTypes[22]
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2176,7 @@ func (x *RoleChanged) String() string {
 func (*RoleChanged) ProtoMessage() {}
 
 func (x *RoleChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[22]
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2189,7 @@ func (x *RoleChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleChanged.ProtoReflect.Descriptor instead.
 func (*RoleChanged) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RoleChanged) GetAccountId() []byte {
@@ -1973,7 +2226,7 @@ type KeyRevoked struct {
 
 func (x *KeyRevoked) Reset() {
 	*x = KeyRevoked{}
-	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2238,7 @@ func (x *KeyRevoked) String() string {
 func (*KeyRevoked) ProtoMessage() {}
 
 func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2251,7 @@ func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRevoked.ProtoReflect.Descriptor instead.
 func (*KeyRevoked) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{23}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *KeyRevoked) GetKey() []byte {
@@ -2030,7 +2283,7 @@ type IdentityReplaced struct {
 
 func (x *IdentityReplaced) Reset() {
 	*x = IdentityReplaced{}
-	mi := &file_qpc_v1_event_proto_msgTypes[24]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2295,7 @@ func (x *IdentityReplaced) String() string {
 func (*IdentityReplaced) ProtoMessage() {}
 
 func (x *IdentityReplaced) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[24]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2308,7 @@ func (x *IdentityReplaced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityReplaced.ProtoReflect.Descriptor instead.
 func (*IdentityReplaced) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{24}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *IdentityReplaced) GetAccountId() []byte {
@@ -2101,7 +2354,7 @@ type ResetIssued struct {
 
 func (x *ResetIssued) Reset() {
 	*x = ResetIssued{}
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2366,7 @@ func (x *ResetIssued) String() string {
 func (*ResetIssued) ProtoMessage() {}
 
 func (x *ResetIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2379,7 @@ func (x *ResetIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetIssued.ProtoReflect.Descriptor instead.
 func (*ResetIssued) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResetIssued) GetAccountId() []byte {
@@ -2177,7 +2430,7 @@ type AccountReset struct {
 
 func (x *AccountReset) Reset() {
 	*x = AccountReset{}
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2189,7 +2442,7 @@ func (x *AccountReset) String() string {
 func (*AccountReset) ProtoMessage() {}
 
 func (x *AccountReset) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2202,7 +2455,7 @@ func (x *AccountReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountReset.ProtoReflect.Descriptor instead.
 func (*AccountReset) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AccountReset) GetAccountId() []byte {
@@ -2249,9 +2502,9 @@ func (x *AccountReset) GetRevocationLabels() []*RevocationLabel {
 
 // GenerationBegun says that the end of the log is lost and that whoever runs the
 // server goes on without it. What the lost end may have moved can't count any more:
-// all sessions end, reset tokens are void, and every queue's next number rises by
-// 2^32, so that what a device read and confirmed there confirms nothing here. A
-// ServerConfigured of that generation follows.
+// all sessions end, reset tokens are void, and the next number of every queue and
+// every channel rises by 2^32, so that what a device read and confirmed there
+// confirms nothing here. A ServerConfigured of that generation follows.
 type GenerationBegun struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The N of the origin server_name/N from now on.
@@ -2266,7 +2519,7 @@ type GenerationBegun struct {
 
 func (x *GenerationBegun) Reset() {
 	*x = GenerationBegun{}
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2531,7 @@ func (x *GenerationBegun) String() string {
 func (*GenerationBegun) ProtoMessage() {}
 
 func (x *GenerationBegun) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2544,7 @@ func (x *GenerationBegun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenerationBegun.ProtoReflect.Descriptor instead.
 func (*GenerationBegun) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GenerationBegun) GetGeneration() uint32 {
@@ -2332,7 +2585,7 @@ type DeviceRegistered struct {
 
 func (x *DeviceRegistered) Reset() {
 	*x = DeviceRegistered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2597,7 @@ func (x *DeviceRegistered) String() string {
 func (*DeviceRegistered) ProtoMessage() {}
 
 func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2610,7 @@ func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceRegistered.ProtoReflect.Descriptor instead.
 func (*DeviceRegistered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeviceRegistered) GetAccountId() []byte {
@@ -2398,7 +2651,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	mi := &file_qpc_v1_event_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2410,7 +2663,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	mi := &file_qpc_v1_event_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +2697,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xb1\r\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\"\xcf\x11\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -2474,7 +2727,14 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\freset_issued\x18) \x01(\v2\x13.qpc.v1.ResetIssuedH\x00R\vresetIssued\x12;\n" +
 	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12D\n" +
 	"\x10generation_begun\x18+ \x01(\v2\x17.qpc.v1.GenerationBegunH\x00R\x0fgenerationBegun\x12G\n" +
-	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegisteredB\x06\n" +
+	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegistered\x12A\n" +
+	"\x0fchannel_created\x18F \x01(\v2\x16.qpc.v1.ChannelCreatedH\x00R\x0echannelCreated\x12W\n" +
+	"\x17channel_members_changed\x18G \x01(\v2\x1d.qpc.v1.ChannelMembersChangedH\x00R\x15channelMembersChanged\x12T\n" +
+	"\x16channel_member_updated\x18H \x01(\v2\x1c.qpc.v1.ChannelMemberUpdatedH\x00R\x14channelMemberUpdated\x12A\n" +
+	"\x0fchannel_updated\x18I \x01(\v2\x16.qpc.v1.ChannelUpdatedH\x00R\x0echannelUpdated\x12E\n" +
+	"\x11channel_epoch_set\x18J \x01(\v2\x17.qpc.v1.ChannelEpochSetH\x00R\x0fchannelEpochSet\x12>\n" +
+	"\x0echannel_posted\x18K \x01(\v2\x15.qpc.v1.ChannelPostedH\x00R\rchannelPosted\x12`\n" +
+	"\x1achannel_rotation_requested\x18L \x01(\v2 .qpc.v1.ChannelRotationRequestedH\x00R\x18channelRotationRequestedB\x06\n" +
 	"\x04body\"\x95\x01\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\fR\x06caller\x12\x16\n" +
@@ -2540,7 +2800,7 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
 	"\aEXPIRED\x10\x01\x12\x0e\n" +
 	"\n" +
-	"LOGGED_OUT\x10\x02\"\xfe\x02\n" +
+	"LOGGED_OUT\x10\x02\"\x9d\x03\n" +
 	"\x0fMessageEnqueued\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12\x1d\n" +
@@ -2553,11 +2813,31 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x0epayload_sha256\x18\a \x01(\fR\rpayloadSha256\x12\x1d\n" +
 	"\n" +
 	"expires_ms\x18\b \x01(\x04R\texpiresMs\x12\x18\n" +
-	"\acontrol\x18\t \x01(\bR\acontrol\x1a9\n" +
+	"\acontrol\x18\t \x01(\bR\acontrol\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\n" +
+	" \x01(\fR\tchannelId\x1a9\n" +
 	"\x06Target\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"E\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xfa\x02\n" +
+	"\rChannelPosted\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\x01 \x01(\fR\tchannelId\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x02 \x01(\fR\tmessageId\x12\x1b\n" +
+	"\tsender_id\x18\x03 \x01(\fR\bsenderId\x12\x1f\n" +
+	"\vchannel_seq\x18\x04 \x01(\x04R\n" +
+	"channelSeq\x128\n" +
+	"\atargets\x18\x05 \x03(\v2\x1e.qpc.v1.MessageEnqueued.TargetR\atargets\x12\x18\n" +
+	"\askipped\x18\x06 \x03(\fR\askipped\x12!\n" +
+	"\fpayload_size\x18\a \x01(\rR\vpayloadSize\x12%\n" +
+	"\x0epayload_sha256\x18\b \x01(\fR\rpayloadSha256\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\t \x01(\x04R\texpiresMs\x12\x16\n" +
+	"\x06commit\x18\n" +
+	" \x01(\bR\x06commit\x12\x18\n" +
+	"\awelcome\x18\v \x01(\bR\awelcome\"E\n" +
 	"\x0fMessagesDrained\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x13\n" +
@@ -2654,42 +2934,49 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_qpc_v1_event_proto_goTypes = []any{
-	(SessionsEnded_Cause)(0),       // 0: qpc.v1.SessionsEnded.Cause
-	(Actor_Way)(0),                 // 1: qpc.v1.Actor.Way
-	(*Event)(nil),                  // 2: qpc.v1.Event
-	(*Receipt)(nil),                // 3: qpc.v1.Receipt
-	(*ServerConfigured)(nil),       // 4: qpc.v1.ServerConfigured
-	(*HeadSealed)(nil),             // 5: qpc.v1.HeadSealed
-	(*KeyTransparencyEntry)(nil),   // 6: qpc.v1.KeyTransparencyEntry
-	(*OpaqueRecord)(nil),           // 7: qpc.v1.OpaqueRecord
-	(*AccountRegistered)(nil),      // 8: qpc.v1.AccountRegistered
-	(*RevocationLabel)(nil),        // 9: qpc.v1.RevocationLabel
-	(*PasswordChanged)(nil),        // 10: qpc.v1.PasswordChanged
-	(*SessionStarted)(nil),         // 11: qpc.v1.SessionStarted
-	(*SessionTouched)(nil),         // 12: qpc.v1.SessionTouched
-	(*SessionsEnded)(nil),          // 13: qpc.v1.SessionsEnded
-	(*MessageEnqueued)(nil),        // 14: qpc.v1.MessageEnqueued
-	(*MessagesDrained)(nil),        // 15: qpc.v1.MessagesDrained
-	(*MessagesConfirmed)(nil),      // 16: qpc.v1.MessagesConfirmed
-	(*MessagesAcked)(nil),          // 17: qpc.v1.MessagesAcked
-	(*MessagesExpired)(nil),        // 18: qpc.v1.MessagesExpired
-	(*DrainedReleased)(nil),        // 19: qpc.v1.DrainedReleased
-	(*ReceiptsExpired)(nil),        // 20: qpc.v1.ReceiptsExpired
-	(*SnapshotTaken)(nil),          // 21: qpc.v1.SnapshotTaken
-	(*RequestAnswered)(nil),        // 22: qpc.v1.RequestAnswered
-	(*Actor)(nil),                  // 23: qpc.v1.Actor
-	(*RoleChanged)(nil),            // 24: qpc.v1.RoleChanged
-	(*KeyRevoked)(nil),             // 25: qpc.v1.KeyRevoked
-	(*IdentityReplaced)(nil),       // 26: qpc.v1.IdentityReplaced
-	(*ResetIssued)(nil),            // 27: qpc.v1.ResetIssued
-	(*AccountReset)(nil),           // 28: qpc.v1.AccountReset
-	(*GenerationBegun)(nil),        // 29: qpc.v1.GenerationBegun
-	(*DeviceRegistered)(nil),       // 30: qpc.v1.DeviceRegistered
-	(*MessageEnqueued_Target)(nil), // 31: qpc.v1.MessageEnqueued.Target
-	(SessionScope)(0),              // 32: qpc.v1.SessionScope
-	(Role)(0),                      // 33: qpc.v1.Role
+	(SessionsEnded_Cause)(0),         // 0: qpc.v1.SessionsEnded.Cause
+	(Actor_Way)(0),                   // 1: qpc.v1.Actor.Way
+	(*Event)(nil),                    // 2: qpc.v1.Event
+	(*Receipt)(nil),                  // 3: qpc.v1.Receipt
+	(*ServerConfigured)(nil),         // 4: qpc.v1.ServerConfigured
+	(*HeadSealed)(nil),               // 5: qpc.v1.HeadSealed
+	(*KeyTransparencyEntry)(nil),     // 6: qpc.v1.KeyTransparencyEntry
+	(*OpaqueRecord)(nil),             // 7: qpc.v1.OpaqueRecord
+	(*AccountRegistered)(nil),        // 8: qpc.v1.AccountRegistered
+	(*RevocationLabel)(nil),          // 9: qpc.v1.RevocationLabel
+	(*PasswordChanged)(nil),          // 10: qpc.v1.PasswordChanged
+	(*SessionStarted)(nil),           // 11: qpc.v1.SessionStarted
+	(*SessionTouched)(nil),           // 12: qpc.v1.SessionTouched
+	(*SessionsEnded)(nil),            // 13: qpc.v1.SessionsEnded
+	(*MessageEnqueued)(nil),          // 14: qpc.v1.MessageEnqueued
+	(*ChannelPosted)(nil),            // 15: qpc.v1.ChannelPosted
+	(*MessagesDrained)(nil),          // 16: qpc.v1.MessagesDrained
+	(*MessagesConfirmed)(nil),        // 17: qpc.v1.MessagesConfirmed
+	(*MessagesAcked)(nil),            // 18: qpc.v1.MessagesAcked
+	(*MessagesExpired)(nil),          // 19: qpc.v1.MessagesExpired
+	(*DrainedReleased)(nil),          // 20: qpc.v1.DrainedReleased
+	(*ReceiptsExpired)(nil),          // 21: qpc.v1.ReceiptsExpired
+	(*SnapshotTaken)(nil),            // 22: qpc.v1.SnapshotTaken
+	(*RequestAnswered)(nil),          // 23: qpc.v1.RequestAnswered
+	(*Actor)(nil),                    // 24: qpc.v1.Actor
+	(*RoleChanged)(nil),              // 25: qpc.v1.RoleChanged
+	(*KeyRevoked)(nil),               // 26: qpc.v1.KeyRevoked
+	(*IdentityReplaced)(nil),         // 27: qpc.v1.IdentityReplaced
+	(*ResetIssued)(nil),              // 28: qpc.v1.ResetIssued
+	(*AccountReset)(nil),             // 29: qpc.v1.AccountReset
+	(*GenerationBegun)(nil),          // 30: qpc.v1.GenerationBegun
+	(*DeviceRegistered)(nil),         // 31: qpc.v1.DeviceRegistered
+	(*MessageEnqueued_Target)(nil),   // 32: qpc.v1.MessageEnqueued.Target
+	(*ChannelCreated)(nil),           // 33: qpc.v1.ChannelCreated
+	(*ChannelMembersChanged)(nil),    // 34: qpc.v1.ChannelMembersChanged
+	(*ChannelMemberUpdated)(nil),     // 35: qpc.v1.ChannelMemberUpdated
+	(*ChannelUpdated)(nil),           // 36: qpc.v1.ChannelUpdated
+	(*ChannelEpochSet)(nil),          // 37: qpc.v1.ChannelEpochSet
+	(*ChannelRotationRequested)(nil), // 38: qpc.v1.ChannelRotationRequested
+	(SessionScope)(0),                // 39: qpc.v1.SessionScope
+	(Role)(0),                        // 40: qpc.v1.Role
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -2701,43 +2988,51 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	12, // 6: qpc.v1.Event.session_touched:type_name -> qpc.v1.SessionTouched
 	13, // 7: qpc.v1.Event.sessions_ended:type_name -> qpc.v1.SessionsEnded
 	5,  // 8: qpc.v1.Event.head_sealed:type_name -> qpc.v1.HeadSealed
-	25, // 9: qpc.v1.Event.key_revoked:type_name -> qpc.v1.KeyRevoked
-	26, // 10: qpc.v1.Event.identity_replaced:type_name -> qpc.v1.IdentityReplaced
+	26, // 9: qpc.v1.Event.key_revoked:type_name -> qpc.v1.KeyRevoked
+	27, // 10: qpc.v1.Event.identity_replaced:type_name -> qpc.v1.IdentityReplaced
 	14, // 11: qpc.v1.Event.message_enqueued:type_name -> qpc.v1.MessageEnqueued
-	15, // 12: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
-	16, // 13: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
-	17, // 14: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
-	18, // 15: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
-	19, // 16: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
-	20, // 17: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
-	21, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
-	22, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
-	24, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
-	27, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
-	28, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
-	29, // 23: qpc.v1.Event.generation_begun:type_name -> qpc.v1.GenerationBegun
-	30, // 24: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
-	7,  // 25: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 26: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	7,  // 27: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	32, // 28: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 29: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	31, // 30: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	1,  // 31: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
-	33, // 32: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	23, // 33: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	23, // 34: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	9,  // 35: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	23, // 36: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
-	7,  // 37: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 38: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	23, // 39: qpc.v1.GenerationBegun.actor:type_name -> qpc.v1.Actor
-	9,  // 40: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	16, // 12: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
+	17, // 13: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
+	18, // 14: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
+	19, // 15: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
+	20, // 16: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
+	21, // 17: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
+	22, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
+	23, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
+	25, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
+	28, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
+	29, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
+	30, // 23: qpc.v1.Event.generation_begun:type_name -> qpc.v1.GenerationBegun
+	31, // 24: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
+	33, // 25: qpc.v1.Event.channel_created:type_name -> qpc.v1.ChannelCreated
+	34, // 26: qpc.v1.Event.channel_members_changed:type_name -> qpc.v1.ChannelMembersChanged
+	35, // 27: qpc.v1.Event.channel_member_updated:type_name -> qpc.v1.ChannelMemberUpdated
+	36, // 28: qpc.v1.Event.channel_updated:type_name -> qpc.v1.ChannelUpdated
+	37, // 29: qpc.v1.Event.channel_epoch_set:type_name -> qpc.v1.ChannelEpochSet
+	15, // 30: qpc.v1.Event.channel_posted:type_name -> qpc.v1.ChannelPosted
+	38, // 31: qpc.v1.Event.channel_rotation_requested:type_name -> qpc.v1.ChannelRotationRequested
+	7,  // 32: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 33: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	7,  // 34: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	39, // 35: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 36: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	32, // 37: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	32, // 38: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	1,  // 39: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
+	40, // 40: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	24, // 41: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	24, // 42: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	9,  // 43: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	24, // 44: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	7,  // 45: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 46: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	24, // 47: qpc.v1.GenerationBegun.actor:type_name -> qpc.v1.Actor
+	9,  // 48: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -2747,6 +3042,7 @@ func file_qpc_v1_event_proto_init() {
 	}
 	file_qpc_v1_admin_proto_init()
 	file_qpc_v1_auth_proto_init()
+	file_qpc_v1_channels_proto_init()
 	file_qpc_v1_event_proto_msgTypes[0].OneofWrappers = []any{
 		(*Event_ServerConfigured)(nil),
 		(*Event_KeyTransparencyEntry)(nil),
@@ -2772,6 +3068,13 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_AccountReset)(nil),
 		(*Event_GenerationBegun)(nil),
 		(*Event_DeviceRegistered)(nil),
+		(*Event_ChannelCreated)(nil),
+		(*Event_ChannelMembersChanged)(nil),
+		(*Event_ChannelMemberUpdated)(nil),
+		(*Event_ChannelUpdated)(nil),
+		(*Event_ChannelEpochSet)(nil),
+		(*Event_ChannelPosted)(nil),
+		(*Event_ChannelRotationRequested)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2779,7 +3082,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

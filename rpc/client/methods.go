@@ -6,9 +6,9 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/proto"
+
 	"quicprochat/kt"
 	"quicprochat/kt/statement"
-
 	pb "quicprochat/proto/qpcv1"
 )
 

@@ -17,6 +17,7 @@ type service struct {
 	hub        *push.Hub
 	vrf        *kt.VRFPrivateKey
 	handlers   map[uint16]handler
+	teller     *teller
 }
 
 // newService ties engine, ceremonies and hub together.
@@ -34,6 +35,7 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 		vrf: kt.NewVRFPrivateKey(d.Secrets.VRFSeed), handlers: handlers,
 		hub: push.NewHub(push.Options{Payload: engine.Payload, Logger: c.Logger}),
 	}
+	s.teller = newTeller(engine, s.hub, c.Logger)
 	engine.OnPublish(s.published)
 	return s, nil
 }
@@ -43,7 +45,17 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 func (s *service) published(p commands.Published) {
 	messages := make([]push.Message, len(p.Messages))
 	for i, m := range p.Messages {
-		messages[i] = push.Message{Device: m.DeviceKey, Owner: m.Owner, ID: m.MessageID, Seq: m.Seq, Size: m.Size, Control: m.Control}
+		messages[i] = push.Message{Device: m.DeviceKey, Owner: m.Owner, ID: m.MessageID, Seq: m.Seq, Size: m.Size, Control: m.Control,
+			Channel: m.Channel, ChannelSeq: m.ChannelSeq, Welcome: m.Welcome}
 	}
 	s.hub.Publish(messages, p.Ended)
+	for _, change := range p.Members {
+		s.teller.note(change)
+	}
+}
+
+// close ends what tells clients of news. Connections must be closed before.
+func (s *service) close() {
+	s.teller.close()
+	s.hub.Close()
 }

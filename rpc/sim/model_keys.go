@@ -85,6 +85,9 @@ func (m *Model) beginGeneration() {
 			q.Next += 1 << 32
 		}
 	}
+	for _, c := range m.Channels {
+		c.LastSeq += 1 << 32
+	}
 }
 
 // revoke ends whatever the key was good for.
