@@ -90,6 +90,8 @@ func applyBody(b *Batch, e *Entry) error {
 		return applyRequestAnswered(e)
 	case *pb.Event_RoleChanged:
 		return applyRoleChanged(b, body.RoleChanged)
+	case *pb.Event_GenerationBegun:
+		return applyGenerationBegun(b, body.GenerationBegun)
 	case *pb.Event_ResetIssued:
 		return applyResetIssued(b, body.ResetIssued, now)
 	case *pb.Event_AccountReset:
