@@ -36,6 +36,9 @@ func FuzzApply(f *testing.F) {
 	seeds.do(channelUpdated("c", "alice", 2))
 	seeds.do(posted(9, "c", "alice", 1, seeds.now+dayMS, target(deviceKey("bob"), 3)))
 	seeds.do(acked(deviceKey("bob"), 0, 3))
+	seeds.do(uploadedKP("bob", 1, 1, 1, seeds.now+dayMS))
+	seeds.do(uploadedKP("bob", 2, 1, 0, seeds.now+dayMS))
+	seeds.do(takenKP("bob", 1, 1, 1, seeds.now+dayMS))
 	seeds.do(replaced("alice", "alice", "alice2"))
 	seeds.do(handOver("alice", "alice2", 1))
 	seeds.do(revoked(identityKey("alice"), seeds.now, pb.Authority_KEY))
@@ -43,6 +46,8 @@ func FuzzApply(f *testing.F) {
 	seeds.send(3, "alice", "bob")
 	seeds.now += 2 * dayMS
 	seeds.do(expired(deviceKey("bob"), 4))
+	seeds.do(expiredKP("bob", 1, seeds.now-3*dayMS))
+	seeds.do(releasedKP("bob", 1, seeds.now-3*dayMS))
 	seeds.do(sessionsEnded(tokenOf("alice", 1)))
 	bob := deviceKey("bob")
 	seeds.do(&pb.KeyRevoked{Key: bob[:], Actor: bySession("alice")})

@@ -47,6 +47,12 @@ const (
 
 	prefixReceipt = 0x50 // request id[16] ‖ caller[32] ‖ method u32 → Receipt
 
+	prefixKeyPackageStock  = 0x60 // device[32] → KeyPackageStocks
+	prefixKeyPackage       = 0x61 // device[32] ‖ suite u16 ‖ number u64 → KeyPackage
+	prefixKeyPackageKnown  = 0x62 // device[32] ‖ SHA-256[32] → fate u8 ‖ suite u16 ‖ number u64
+	prefixKeyPackageExpiry = 0x63 // hour u32 ‖ device[32] ‖ SHA-256[32] → expires ms u64
+	prefixKeyPackageKept   = 0x64 // hour u32 ‖ account[16] ‖ package[16] → until ms u64
+
 	prefixChannel        = 0x68 // channel[16] → Channel
 	prefixChannelText    = 0x69 // channel[16] → bytes name ‖ bytes description
 	prefixChannelMember  = 0x6a // channel[16] ‖ account[16] → ChannelMember
@@ -58,7 +64,7 @@ const (
 func pointCached(prefix byte) bool {
 	switch prefix {
 	case prefixMeta, prefixAccount, prefixKeyOwner, prefixDevice, prefixSession, prefixQueue, prefixShare,
-		prefixMapPage, prefixTransparency, prefixChannel:
+		prefixMapPage, prefixTransparency, prefixChannel, prefixKeyPackageStock:
 		return true
 	}
 	return false
@@ -137,6 +143,23 @@ func receiptBound(dst []byte, ms uint64) []byte {
 	const max48 = 1<<48 - 1
 	ms = min(ms, max48)
 	return append(append(dst, prefixReceipt), byte(ms>>40), byte(ms>>32), byte(ms>>24), byte(ms>>16), byte(ms>>8), byte(ms))
+}
+
+func keyPackageKey(dst []byte, device Key, suite uint16, number uint64) []byte {
+	dst = binary.BigEndian.AppendUint16(keyOf32(dst, prefixKeyPackage, device), suite)
+	return binary.BigEndian.AppendUint64(dst, number)
+}
+
+func knownPackageKey(dst []byte, device Key, hash Hash) []byte {
+	return append(keyOf32(dst, prefixKeyPackageKnown, device), hash[:]...)
+}
+
+func keyPackageExpiryKey(dst []byte, hour uint32, device Key, hash Hash) []byte {
+	return append(append(keyOfU32(dst, prefixKeyPackageExpiry, hour), device[:]...), hash[:]...)
+}
+
+func keptPackageKey(dst []byte, hour uint32, account, id ID) []byte {
+	return append(append(keyOfU32(dst, prefixKeyPackageKept, hour), account[:]...), id[:]...)
 }
 
 // ktKey is the key of an identifier; its version, where wanted, follows.

@@ -16,6 +16,7 @@ type service struct {
 	ceremonies *auth.Ceremonies
 	hub        *push.Hub
 	vrf        *kt.VRFPrivateKey
+	suites     commands.KeyPackageSuites
 	handlers   map[uint16]handler
 	teller     *teller
 }
@@ -32,7 +33,7 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 	}
 	s := &service{
 		serverName: serverName, engine: engine, ceremonies: ceremonies,
-		vrf: kt.NewVRFPrivateKey(d.Secrets.VRFSeed), handlers: handlers,
+		vrf: kt.NewVRFPrivateKey(d.Secrets.VRFSeed), handlers: handlers, suites: c.MLSSuites,
 		hub: push.NewHub(push.Options{Payload: engine.Payload, Logger: c.Logger}),
 	}
 	s.teller = newTeller(engine, s.hub, c.Logger)
@@ -51,6 +52,9 @@ func (s *service) published(p commands.Published) {
 	s.hub.Publish(messages, p.Ended)
 	for _, change := range p.Members {
 		s.teller.note(change)
+	}
+	if len(p.Low) > 0 {
+		s.hub.LowOnKeyPackages(p.Low)
 	}
 }
 
