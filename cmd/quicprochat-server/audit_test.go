@@ -282,7 +282,6 @@ func (w *auditWorld) restoreOld(old string) {
 		w.t.Errorf("it shows a checkpoint:\n%s", note)
 	}
 	stopCleanly(w.t, server)
-	w.declareLoss()
 	if err := os.RemoveAll(w.dir); err != nil {
 		w.t.Fatal(err)
 	}
@@ -301,29 +300,6 @@ func (w *auditWorld) restoreOld(old string) {
 	}
 	stopCleanly(w.t, server)
 	w.witness.stop()
-}
-
-// declareLoss goes on with the old copy as if the newest were lost for good: the
-// server signs again, under the next origin, which the witness does not know.
-func (w *auditWorld) declareLoss() {
-	code, said, stderr := call(w.t, nil, "admin", "new-generation", "--accept-loss", "--data-dir", w.dir)
-	if code != 0 || !strings.Contains(said, "localhost/1 goes on as localhost/2") {
-		w.t.Fatalf("code %d, %s%s", code, said, stderr)
-	}
-	server := w.start()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		status, note := w.checkpoint()
-		if status == http.StatusOK {
-			if !strings.HasPrefix(note, "localhost/2\n") || strings.Contains(note, "witness.example.net") {
-				w.t.Errorf("after the loss was declared it shows\n%s", note)
-			}
-			break
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("after the loss was declared it shows %d %s\n%s", status, note, server.log)
-		}
-	}
-	stopCleanly(w.t, server)
 }
 
 // restrictCopy gives files the modes of their originals: a copy loses them.
