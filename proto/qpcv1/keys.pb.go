@@ -4,7 +4,7 @@
 // 	protoc        v3.21.12
 // source: qpc/v1/keys.proto
 
-// Keys (300-304). Of these the hybrid key methods are offered so far.
+// Keys (300-304). docs/methods.md lists the methods that are offered.
 
 package qpcv1
 
