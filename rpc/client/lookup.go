@@ -94,9 +94,9 @@ func (c *Client) hybridKey(ctx context.Context, key []byte, resp *pb.FetchHybrid
 	return answer, nil
 }
 
-// provedHybridKey is the KeySet of an identity that others may seal for, and
+// sealable is the KeySet of an identity that others may seal for, and
 // whether a device that had its hybrid key is revoked.
-func provedHybridKey(i *kt.Identity) (keySet *pb.KeySet, rotationDue bool) {
+func sealable(i *kt.Identity) (keySet *pb.KeySet, rotationDue bool) {
 	if i.Revocation != nil || i.KeySet.GetKemId() == 0 {
 		return nil, false
 	}
@@ -121,7 +121,7 @@ func (c *Client) hybridKeys(ctx context.Context, keys [][]byte) ([]*pb.FetchHybr
 	entries := make([]*pb.FetchHybridKeysResponse_Entry, len(keys))
 	for i, identity := range answer.Identities {
 		entries[i] = new(pb.FetchHybridKeysResponse_Entry)
-		entries[i].Keyset, entries[i].HybridRotationDue = provedHybridKey(identity)
+		entries[i].Keyset, entries[i].HybridRotationDue = sealable(identity)
 	}
 	return entries, nil
 }
@@ -139,6 +139,9 @@ func (c *Client) lookup(ctx context.Context, query kt.Query, ask func(*pb.ProofR
 			return nil, err
 		}
 		p, err := ask(request)
+		if ReasonOf(err) == pb.Reason_LOG_GENERATION {
+			return nil, c.begunAnew(ctx)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -150,6 +153,34 @@ func (c *Client) lookup(ctx context.Context, query kt.Query, ask func(*pb.ProofR
 			c.trust.forget(query)
 		}
 	}
+}
+
+// begunAnew looks at a log that the server says it has begun anew, as somebody
+// would who knows of the one before nothing but its first CONFIG. What is shown is
+// not followed: the error is a *kt.NewGenerationError when it holds.
+func (c *Client) begunAnew(ctx context.Context) error {
+	state, err := c.trust.snapshot()
+	if err != nil {
+		return err
+	}
+	known, err := state.Generation()
+	if err != nil {
+		return err
+	}
+	state.Consent(known)
+	asked := state.Ask(kt.Query{})
+	request, err := asked.Request()
+	if err != nil {
+		return err
+	}
+	resp, err := c.AuditKeyTransparency(ctx, &pb.AuditKeyTransparencyRequest{Query: &pb.AuditKeyTransparencyRequest_Head{}, Proof: request})
+	if err != nil {
+		return err
+	}
+	if err := c.trust.examine(&state, asked, resp.GetProof()); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: the server says that its log was begun anew, and shows that it was not", ErrProtocol)
 }
 
 func (c *Client) verifyAnswer(asked *kt.Question, p *pb.KeyProof) (*kt.Answer, error) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"quicprochat/kt"
 	"quicprochat/kt/statement"
 	pb "quicprochat/proto/qpcv1"
@@ -70,18 +72,54 @@ func (c *Client) FetchHybridKey(ctx context.Context, req *pb.FetchHybridKeyReque
 		}
 		return resp, c.checkKeySet(req.IdentityKey, resp.Keyset)
 	}
-	answer, err := c.hybridKey(ctx, req.IdentityKey, resp)
+	_, err := c.provedHybridKey(ctx, req.IdentityKey, resp)
+	return resp, err
+}
+
+// provedHybridKey fetches the KeySet of an identity that is in use.
+func (c *Client) provedHybridKey(ctx context.Context, identityKey []byte, resp *pb.FetchHybridKeyResponse) (*kt.Answer, error) {
+	answer, err := c.hybridKey(ctx, identityKey, resp)
 	if err != nil {
-		return new(pb.FetchHybridKeyResponse), err
+		proto.Reset(resp)
+		return nil, err
 	}
-	resp.Keyset, resp.HybridRotationDue = provedHybridKey(answer.Identity)
+	resp.Keyset, resp.HybridRotationDue = sealable(answer.Identity)
 	switch {
 	case answer.Identity.Revocation != nil:
-		return resp, ErrKeyRevoked
+		return nil, ErrKeyRevoked
 	case resp.Keyset == nil:
-		return resp, absent("FetchHybridKey", pb.Reason_NO_SUCH_KEY, "the log proves that this identity has no hybrid key")
+		return nil, absent("FetchHybridKey", pb.Reason_NO_SUCH_KEY, "the log proves that this identity has no hybrid key")
 	}
-	return resp, nil
+	return answer, nil
+}
+
+// Recipient is what sealing for an identity, and believing what it signed, needs.
+type Recipient struct {
+	KeySet *pb.KeySet
+	// Devices are the keys of the KeySet that are not revoked, as the log proves;
+	// with Transparency Off all that it lists.
+	Devices [][]byte
+	// RotationDue tells that a device which left can still read what is sealed for
+	// this hybrid key: warn whoever writes.
+	RotationDue bool
+}
+
+// FetchRecipient is FetchHybridKey with what the log proves about the devices.
+func (c *Client) FetchRecipient(ctx context.Context, identityKey []byte) (*Recipient, error) {
+	req := &pb.FetchHybridKeyRequest{IdentityKey: identityKey}
+	if c.cfg.Transparency.Off {
+		resp, err := c.FetchHybridKey(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		return &Recipient{KeySet: resp.GetKeyset(), Devices: resp.GetKeyset().GetDeviceKeys(), RotationDue: resp.GetHybridRotationDue()}, nil
+	}
+	resp := new(pb.FetchHybridKeyResponse)
+	answer, err := c.provedHybridKey(ctx, identityKey, resp)
+	if err != nil {
+		return nil, err
+	}
+	return &Recipient{KeySet: resp.GetKeyset(), Devices: answer.Identity.DeviceKeys(), RotationDue: resp.GetHybridRotationDue()}, nil
 }
 
 // FetchHybridKeys returns the newest KeySets of several identities, in order, with

@@ -122,6 +122,13 @@ func (n *Node) startEngine(ctx context.Context, undo *closers) error {
 	}
 	n.engine = engine
 	undo.add(func() error { return engine.Stop(ctx) })
+	config, err := engine.Config()
+	if err != nil {
+		return err
+	}
+	if err := n.dir.Follow(config); err != nil {
+		return err
+	}
 	disk := diskCollectors(engine)
 	if err := register(c.Registerer, disk); err != nil {
 		return err
@@ -262,7 +269,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		if n.admin != nil {
 			err = errors.Join(err, n.admin.Shutdown(ctx))
 		}
-		n.server.service.Load().hub.Close()
+		n.server.service.Load().close()
 		n.witnessing.close()
 		// The stores are closed even when time is up: a clean end is the
 		// faster start.
