@@ -22,6 +22,7 @@ var expiries = []func(*Tx) (more bool, err error){
 	releaseDrained,
 	expireSessions,
 	expireReceipts,
+	expireBans,
 }
 
 // expireMessages removes messages whose time to live ended.

@@ -118,6 +118,14 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 		for i := range sessions {
 			g.news.Ended = append(g.news.Ended, sessions[i].TokenHash)
 		}
+	case *pb.Event_UserBanned:
+		sessions, err := projections.SessionsOf(g.views(w), id16(body.UserBanned.GetAccountId()))
+		if err != nil {
+			return err
+		}
+		for i := range sessions {
+			g.news.Ended = append(g.news.Ended, sessions[i].TokenHash)
+		}
 	case *pb.Event_PasswordChanged:
 		sessions, err := projections.SessionsOf(g.views(w), id16(body.PasswordChanged.GetAccountId()))
 		if err != nil {

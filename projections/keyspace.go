@@ -47,12 +47,21 @@ const (
 	prefixReceipt = 0x50 // request id[16] ‖ caller[32] ‖ method u32 → Receipt
 )
 
+// Moderation.
+const (
+	prefixBan         = 0x70 // account[16] → Ban
+	prefixBanEnd      = 0x71 // until ms u64 ‖ account[16] → ∅
+	prefixReport      = 0x72 // number u64 → Report
+	prefixReportID    = 0x73 // report[16] → number u64
+	prefixReportCount = 0x74 // → number of the next report u64
+)
+
 // pointCached tells which rows the writer keeps in memory between batches: those
 // that are read and written by key only, and by most commands.
 func pointCached(prefix byte) bool {
 	switch prefix {
 	case prefixMeta, prefixAccount, prefixKeyOwner, prefixDevice, prefixSession, prefixQueue, prefixShare,
-		prefixMapPage, prefixTransparency:
+		prefixMapPage, prefixTransparency, prefixBan:
 		return true
 	}
 	return false
@@ -109,6 +118,10 @@ func drainKey(dst []byte, device Key, hour uint32) []byte {
 
 func drainDueKey(dst []byte, hour uint32, device Key) []byte {
 	return append(keyOfU32(dst, prefixDrainDue, hour), device[:]...)
+}
+
+func banEndKey(dst []byte, untilMS uint64, account ID) []byte {
+	return append(keyOfU64(dst, prefixBanEnd, untilMS), account[:]...)
 }
 
 // receiptKey orders receipts by time: a UUIDv7 begins with its Unix

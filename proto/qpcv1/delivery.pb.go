@@ -275,7 +275,10 @@ type Envelope struct {
 	// It was handed out by a draining Fetch and waits for its release.
 	Drained bool `protobuf:"varint,6,opt,name=drained,proto3" json:"drained,omitempty"`
 	// Instead of a payload: the server itself has something to say.
-	Control       *ControlItem `protobuf:"bytes,7,opt,name=control,proto3" json:"control,omitempty"`
+	Control *ControlItem `protobuf:"bytes,7,opt,name=control,proto3" json:"control,omitempty"`
+	// For a report (420): shows the server who sent it. Absent when the sender's
+	// account is gone.
+	Frank         *FrankTag `protobuf:"bytes,8,opt,name=frank,proto3" json:"frank,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -355,6 +358,13 @@ func (x *Envelope) GetDrained() bool {
 func (x *Envelope) GetControl() *ControlItem {
 	if x != nil {
 		return x.Control
+	}
+	return nil
+}
+
+func (x *Envelope) GetFrank() *FrankTag {
+	if x != nil {
+		return x.Frank
 	}
 	return nil
 }
@@ -1239,7 +1249,7 @@ var File_qpc_v1_delivery_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"\n" +
-	"\x15qpc/v1/delivery.proto\x12\x06qpc.v1\x1a\x14qpc/v1/control.proto\x1a\x14qpc/v1/options.proto\x1a\x13qpc/v1/status.proto\"\xaf\x02\n" +
+	"\x15qpc/v1/delivery.proto\x12\x06qpc.v1\x1a\x14qpc/v1/control.proto\x1a\x17qpc/v1/moderation.proto\x1a\x14qpc/v1/options.proto\x1a\x13qpc/v1/status.proto\"\xaf\x02\n" +
 	"\x0eEnqueueRequest\x12#\n" +
 	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12\x1d\n" +
 	"\n" +
@@ -1255,7 +1265,7 @@ const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"\x0fEnqueueResponse\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12$\n" +
-	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\"\xde\x01\n" +
+	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\"\x86\x02\n" +
 	"\bEnvelope\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1d\n" +
 	"\n" +
@@ -1266,7 +1276,8 @@ const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"\n" +
 	"expires_ms\x18\x05 \x01(\x04R\texpiresMs\x12\x18\n" +
 	"\adrained\x18\x06 \x01(\bR\adrained\x12-\n" +
-	"\acontrol\x18\a \x01(\v2\x13.qpc.v1.ControlItemR\acontrol\"7\n" +
+	"\acontrol\x18\a \x01(\v2\x13.qpc.v1.ControlItemR\acontrol\x12&\n" +
+	"\x05frank\x18\b \x01(\v2\x10.qpc.v1.FrankTagR\x05frank\"7\n" +
 	"\x03Gap\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x1a\n" +
 	"\tup_to_seq\x18\x02 \x01(\x04R\aupToSeq\"\x80\x01\n" +
@@ -1384,40 +1395,42 @@ var file_qpc_v1_delivery_proto_goTypes = []any{
 	(*BatchEnqueueRequest_Item)(nil),    // 15: qpc.v1.BatchEnqueueRequest.Item
 	(*BatchEnqueueResponse_Result)(nil), // 16: qpc.v1.BatchEnqueueResponse.Result
 	(*ControlItem)(nil),                 // 17: qpc.v1.ControlItem
-	(Status)(0),                         // 18: qpc.v1.Status
-	(Reason)(0),                         // 19: qpc.v1.Reason
+	(*FrankTag)(nil),                    // 18: qpc.v1.FrankTag
+	(Status)(0),                         // 19: qpc.v1.Status
+	(Reason)(0),                         // 20: qpc.v1.Reason
 }
 var file_qpc_v1_delivery_proto_depIdxs = []int32{
 	0,  // 0: qpc.v1.EnqueueRequest.class:type_name -> qpc.v1.MessageClass
 	17, // 1: qpc.v1.Envelope.control:type_name -> qpc.v1.ControlItem
-	3,  // 2: qpc.v1.FetchResponse.envelopes:type_name -> qpc.v1.Envelope
-	4,  // 3: qpc.v1.FetchResponse.gap:type_name -> qpc.v1.Gap
-	3,  // 4: qpc.v1.FetchWaitResponse.envelopes:type_name -> qpc.v1.Envelope
-	4,  // 5: qpc.v1.FetchWaitResponse.gap:type_name -> qpc.v1.Gap
-	3,  // 6: qpc.v1.PeekResponse.envelopes:type_name -> qpc.v1.Envelope
-	4,  // 7: qpc.v1.PeekResponse.gap:type_name -> qpc.v1.Gap
-	15, // 8: qpc.v1.BatchEnqueueRequest.items:type_name -> qpc.v1.BatchEnqueueRequest.Item
-	16, // 9: qpc.v1.BatchEnqueueResponse.results:type_name -> qpc.v1.BatchEnqueueResponse.Result
-	0,  // 10: qpc.v1.BatchEnqueueRequest.Item.class:type_name -> qpc.v1.MessageClass
-	18, // 11: qpc.v1.BatchEnqueueResponse.Result.status:type_name -> qpc.v1.Status
-	19, // 12: qpc.v1.BatchEnqueueResponse.Result.reason:type_name -> qpc.v1.Reason
-	1,  // 13: qpc.v1.DeliveryService.Enqueue:input_type -> qpc.v1.EnqueueRequest
-	5,  // 14: qpc.v1.DeliveryService.Fetch:input_type -> qpc.v1.FetchRequest
-	7,  // 15: qpc.v1.DeliveryService.FetchWait:input_type -> qpc.v1.FetchWaitRequest
-	9,  // 16: qpc.v1.DeliveryService.Peek:input_type -> qpc.v1.PeekRequest
-	11, // 17: qpc.v1.DeliveryService.Ack:input_type -> qpc.v1.AckRequest
-	13, // 18: qpc.v1.DeliveryService.BatchEnqueue:input_type -> qpc.v1.BatchEnqueueRequest
-	2,  // 19: qpc.v1.DeliveryService.Enqueue:output_type -> qpc.v1.EnqueueResponse
-	6,  // 20: qpc.v1.DeliveryService.Fetch:output_type -> qpc.v1.FetchResponse
-	8,  // 21: qpc.v1.DeliveryService.FetchWait:output_type -> qpc.v1.FetchWaitResponse
-	10, // 22: qpc.v1.DeliveryService.Peek:output_type -> qpc.v1.PeekResponse
-	12, // 23: qpc.v1.DeliveryService.Ack:output_type -> qpc.v1.AckResponse
-	14, // 24: qpc.v1.DeliveryService.BatchEnqueue:output_type -> qpc.v1.BatchEnqueueResponse
-	19, // [19:25] is the sub-list for method output_type
-	13, // [13:19] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	18, // 2: qpc.v1.Envelope.frank:type_name -> qpc.v1.FrankTag
+	3,  // 3: qpc.v1.FetchResponse.envelopes:type_name -> qpc.v1.Envelope
+	4,  // 4: qpc.v1.FetchResponse.gap:type_name -> qpc.v1.Gap
+	3,  // 5: qpc.v1.FetchWaitResponse.envelopes:type_name -> qpc.v1.Envelope
+	4,  // 6: qpc.v1.FetchWaitResponse.gap:type_name -> qpc.v1.Gap
+	3,  // 7: qpc.v1.PeekResponse.envelopes:type_name -> qpc.v1.Envelope
+	4,  // 8: qpc.v1.PeekResponse.gap:type_name -> qpc.v1.Gap
+	15, // 9: qpc.v1.BatchEnqueueRequest.items:type_name -> qpc.v1.BatchEnqueueRequest.Item
+	16, // 10: qpc.v1.BatchEnqueueResponse.results:type_name -> qpc.v1.BatchEnqueueResponse.Result
+	0,  // 11: qpc.v1.BatchEnqueueRequest.Item.class:type_name -> qpc.v1.MessageClass
+	19, // 12: qpc.v1.BatchEnqueueResponse.Result.status:type_name -> qpc.v1.Status
+	20, // 13: qpc.v1.BatchEnqueueResponse.Result.reason:type_name -> qpc.v1.Reason
+	1,  // 14: qpc.v1.DeliveryService.Enqueue:input_type -> qpc.v1.EnqueueRequest
+	5,  // 15: qpc.v1.DeliveryService.Fetch:input_type -> qpc.v1.FetchRequest
+	7,  // 16: qpc.v1.DeliveryService.FetchWait:input_type -> qpc.v1.FetchWaitRequest
+	9,  // 17: qpc.v1.DeliveryService.Peek:input_type -> qpc.v1.PeekRequest
+	11, // 18: qpc.v1.DeliveryService.Ack:input_type -> qpc.v1.AckRequest
+	13, // 19: qpc.v1.DeliveryService.BatchEnqueue:input_type -> qpc.v1.BatchEnqueueRequest
+	2,  // 20: qpc.v1.DeliveryService.Enqueue:output_type -> qpc.v1.EnqueueResponse
+	6,  // 21: qpc.v1.DeliveryService.Fetch:output_type -> qpc.v1.FetchResponse
+	8,  // 22: qpc.v1.DeliveryService.FetchWait:output_type -> qpc.v1.FetchWaitResponse
+	10, // 23: qpc.v1.DeliveryService.Peek:output_type -> qpc.v1.PeekResponse
+	12, // 24: qpc.v1.DeliveryService.Ack:output_type -> qpc.v1.AckResponse
+	14, // 25: qpc.v1.DeliveryService.BatchEnqueue:output_type -> qpc.v1.BatchEnqueueResponse
+	20, // [20:26] is the sub-list for method output_type
+	14, // [14:20] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_delivery_proto_init() }
@@ -1426,6 +1439,7 @@ func file_qpc_v1_delivery_proto_init() {
 		return
 	}
 	file_qpc_v1_control_proto_init()
+	file_qpc_v1_moderation_proto_init()
 	file_qpc_v1_options_proto_init()
 	file_qpc_v1_status_proto_init()
 	file_qpc_v1_delivery_proto_msgTypes[0].OneofWrappers = []any{

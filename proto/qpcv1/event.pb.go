@@ -74,61 +74,6 @@ func (SessionsEnded_Cause) EnumDescriptor() ([]byte, []int) {
 	return file_qpc_v1_event_proto_rawDescGZIP(), []int{11, 0}
 }
 
-type Actor_Way int32
-
-const (
-	Actor_UNSPECIFIED Actor_Way = 0
-	// Through the admin socket of the running server.
-	Actor_SOCKET Actor_Way = 1
-	// On the data directory of the stopped server.
-	Actor_DIRECTORY Actor_Way = 2
-	// In a session of an account.
-	Actor_SESSION Actor_Way = 3
-)
-
-// Enum value maps for Actor_Way.
-var (
-	Actor_Way_name = map[int32]string{
-		0: "UNSPECIFIED",
-		1: "SOCKET",
-		2: "DIRECTORY",
-		3: "SESSION",
-	}
-	Actor_Way_value = map[string]int32{
-		"UNSPECIFIED": 0,
-		"SOCKET":      1,
-		"DIRECTORY":   2,
-		"SESSION":     3,
-	}
-)
-
-func (x Actor_Way) Enum() *Actor_Way {
-	p := new(Actor_Way)
-	*p = x
-	return p
-}
-
-func (x Actor_Way) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Actor_Way) Descriptor() protoreflect.EnumDescriptor {
-	return file_qpc_v1_event_proto_enumTypes[1].Descriptor()
-}
-
-func (Actor_Way) Type() protoreflect.EnumType {
-	return &file_qpc_v1_event_proto_enumTypes[1]
-}
-
-func (x Actor_Way) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Actor_Way.Descriptor instead.
-func (Actor_Way) EnumDescriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21, 0}
-}
-
 // Event is one record of the log.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -161,6 +106,11 @@ type Event struct {
 	//	*Event_ResetIssued
 	//	*Event_AccountReset
 	//	*Event_DeviceRegistered
+	//	*Event_UserBanned
+	//	*Event_UserUnbanned
+	//	*Event_BansExpired
+	//	*Event_MessageReported
+	//	*Event_ReportResolved
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -424,6 +374,51 @@ func (x *Event) GetDeviceRegistered() *DeviceRegistered {
 	return nil
 }
 
+func (x *Event) GetUserBanned() *UserBanned {
+	if x != nil {
+		if x, ok := x.Body.(*Event_UserBanned); ok {
+			return x.UserBanned
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetUserUnbanned() *UserUnbanned {
+	if x != nil {
+		if x, ok := x.Body.(*Event_UserUnbanned); ok {
+			return x.UserUnbanned
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetBansExpired() *BansExpired {
+	if x != nil {
+		if x, ok := x.Body.(*Event_BansExpired); ok {
+			return x.BansExpired
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetMessageReported() *MessageReported {
+	if x != nil {
+		if x, ok := x.Body.(*Event_MessageReported); ok {
+			return x.MessageReported
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetReportResolved() *ReportResolved {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ReportResolved); ok {
+			return x.ReportResolved
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -520,6 +515,26 @@ type Event_DeviceRegistered struct {
 	DeviceRegistered *DeviceRegistered `protobuf:"bytes,50,opt,name=device_registered,json=deviceRegistered,proto3,oneof"`
 }
 
+type Event_UserBanned struct {
+	UserBanned *UserBanned `protobuf:"bytes,80,opt,name=user_banned,json=userBanned,proto3,oneof"`
+}
+
+type Event_UserUnbanned struct {
+	UserUnbanned *UserUnbanned `protobuf:"bytes,81,opt,name=user_unbanned,json=userUnbanned,proto3,oneof"`
+}
+
+type Event_BansExpired struct {
+	BansExpired *BansExpired `protobuf:"bytes,82,opt,name=bans_expired,json=bansExpired,proto3,oneof"`
+}
+
+type Event_MessageReported struct {
+	MessageReported *MessageReported `protobuf:"bytes,83,opt,name=message_reported,json=messageReported,proto3,oneof"`
+}
+
+type Event_ReportResolved struct {
+	ReportResolved *ReportResolved `protobuf:"bytes,84,opt,name=report_resolved,json=reportResolved,proto3,oneof"`
+}
+
 func (*Event_ServerConfigured) isEvent_Body() {}
 
 func (*Event_KeyTransparencyEntry) isEvent_Body() {}
@@ -565,6 +580,16 @@ func (*Event_ResetIssued) isEvent_Body() {}
 func (*Event_AccountReset) isEvent_Body() {}
 
 func (*Event_DeviceRegistered) isEvent_Body() {}
+
+func (*Event_UserBanned) isEvent_Body() {}
+
+func (*Event_UserUnbanned) isEvent_Body() {}
+
+func (*Event_BansExpired) isEvent_Body() {}
+
+func (*Event_MessageReported) isEvent_Body() {}
+
+func (*Event_ReportResolved) isEvent_Body() {}
 
 // Receipt makes a mutation safe to retry: the same request_id gets the same
 // outcome, another body under it is refused.
@@ -1829,60 +1854,6 @@ func (*RequestAnswered) Descriptor() ([]byte, []int) {
 	return file_qpc_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
-// Actor says who did something that only administrators may do.
-type Actor struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Way   Actor_Way              `protobuf:"varint,1,opt,name=way,proto3,enum=qpc.v1.Actor_Way" json:"way,omitempty"`
-	// Only with SESSION.
-	AccountId     []byte `protobuf:"bytes,2,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Actor) Reset() {
-	*x = Actor{}
-	mi := &file_qpc_v1_event_proto_msgTypes[21]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Actor) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Actor) ProtoMessage() {}
-
-func (x *Actor) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[21]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Actor.ProtoReflect.Descriptor instead.
-func (*Actor) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21}
-}
-
-func (x *Actor) GetWay() Actor_Way {
-	if x != nil {
-		return x.Way
-	}
-	return Actor_UNSPECIFIED
-}
-
-func (x *Actor) GetAccountId() []byte {
-	if x != nil {
-		return x.AccountId
-	}
-	return nil
-}
-
 // RoleChanged gives an account another role than it had.
 type RoleChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1895,7 +1866,7 @@ type RoleChanged struct {
 
 func (x *RoleChanged) Reset() {
 	*x = RoleChanged{}
-	mi := &file_qpc_v1_event_proto_msgTypes[22]
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +1878,7 @@ func (x *RoleChanged) String() string {
 func (*RoleChanged) ProtoMessage() {}
 
 func (x *RoleChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[22]
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +1891,7 @@ func (x *RoleChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleChanged.ProtoReflect.Descriptor instead.
 func (*RoleChanged) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RoleChanged) GetAccountId() []byte {
@@ -1957,7 +1928,7 @@ type KeyRevoked struct {
 
 func (x *KeyRevoked) Reset() {
 	*x = KeyRevoked{}
-	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +1940,7 @@ func (x *KeyRevoked) String() string {
 func (*KeyRevoked) ProtoMessage() {}
 
 func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +1953,7 @@ func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRevoked.ProtoReflect.Descriptor instead.
 func (*KeyRevoked) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{23}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *KeyRevoked) GetKey() []byte {
@@ -2014,7 +1985,7 @@ type IdentityReplaced struct {
 
 func (x *IdentityReplaced) Reset() {
 	*x = IdentityReplaced{}
-	mi := &file_qpc_v1_event_proto_msgTypes[24]
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2026,7 +1997,7 @@ func (x *IdentityReplaced) String() string {
 func (*IdentityReplaced) ProtoMessage() {}
 
 func (x *IdentityReplaced) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[24]
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2010,7 @@ func (x *IdentityReplaced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityReplaced.ProtoReflect.Descriptor instead.
 func (*IdentityReplaced) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{24}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *IdentityReplaced) GetAccountId() []byte {
@@ -2085,7 +2056,7 @@ type ResetIssued struct {
 
 func (x *ResetIssued) Reset() {
 	*x = ResetIssued{}
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2068,7 @@ func (x *ResetIssued) String() string {
 func (*ResetIssued) ProtoMessage() {}
 
 func (x *ResetIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2081,7 @@ func (x *ResetIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetIssued.ProtoReflect.Descriptor instead.
 func (*ResetIssued) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResetIssued) GetAccountId() []byte {
@@ -2161,7 +2132,7 @@ type AccountReset struct {
 
 func (x *AccountReset) Reset() {
 	*x = AccountReset{}
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2173,7 +2144,7 @@ func (x *AccountReset) String() string {
 func (*AccountReset) ProtoMessage() {}
 
 func (x *AccountReset) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2186,7 +2157,7 @@ func (x *AccountReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountReset.ProtoReflect.Descriptor instead.
 func (*AccountReset) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AccountReset) GetAccountId() []byte {
@@ -2248,7 +2219,7 @@ type DeviceRegistered struct {
 
 func (x *DeviceRegistered) Reset() {
 	*x = DeviceRegistered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2231,7 @@ func (x *DeviceRegistered) String() string {
 func (*DeviceRegistered) ProtoMessage() {}
 
 func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2244,7 @@ func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceRegistered.ProtoReflect.Descriptor instead.
 func (*DeviceRegistered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeviceRegistered) GetAccountId() []byte {
@@ -2314,7 +2285,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2297,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2331,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xeb\f\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/actor.proto\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x17qpc/v1/moderation.proto\"\xa2\x0f\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -2389,7 +2360,13 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x128\n" +
 	"\freset_issued\x18) \x01(\v2\x13.qpc.v1.ResetIssuedH\x00R\vresetIssued\x12;\n" +
 	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12G\n" +
-	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegisteredB\x06\n" +
+	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegistered\x125\n" +
+	"\vuser_banned\x18P \x01(\v2\x12.qpc.v1.UserBannedH\x00R\n" +
+	"userBanned\x12;\n" +
+	"\ruser_unbanned\x18Q \x01(\v2\x14.qpc.v1.UserUnbannedH\x00R\fuserUnbanned\x128\n" +
+	"\fbans_expired\x18R \x01(\v2\x13.qpc.v1.BansExpiredH\x00R\vbansExpired\x12D\n" +
+	"\x10message_reported\x18S \x01(\v2\x17.qpc.v1.MessageReportedH\x00R\x0fmessageReported\x12A\n" +
+	"\x0freport_resolved\x18T \x01(\v2\x16.qpc.v1.ReportResolvedH\x00R\x0ereportResolvedB\x06\n" +
 	"\x04body\"\x95\x01\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\fR\x06caller\x12\x16\n" +
@@ -2499,17 +2476,7 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\rSnapshotTaken\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\"\x11\n" +
-	"\x0fRequestAnswered\"\x8b\x01\n" +
-	"\x05Actor\x12#\n" +
-	"\x03way\x18\x01 \x01(\x0e2\x11.qpc.v1.Actor.WayR\x03way\x12\x1d\n" +
-	"\n" +
-	"account_id\x18\x02 \x01(\fR\taccountId\">\n" +
-	"\x03Way\x12\x0f\n" +
-	"\vUNSPECIFIED\x10\x00\x12\n" +
-	"\n" +
-	"\x06SOCKET\x10\x01\x12\r\n" +
-	"\tDIRECTORY\x10\x02\x12\v\n" +
-	"\aSESSION\x10\x03\"s\n" +
+	"\x0fRequestAnswered\"s\n" +
 	"\vRoleChanged\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12 \n" +
@@ -2562,88 +2529,96 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 	return file_qpc_v1_event_proto_rawDescData
 }
 
-var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),       // 0: qpc.v1.SessionsEnded.Cause
-	(Actor_Way)(0),                 // 1: qpc.v1.Actor.Way
-	(*Event)(nil),                  // 2: qpc.v1.Event
-	(*Receipt)(nil),                // 3: qpc.v1.Receipt
-	(*ServerConfigured)(nil),       // 4: qpc.v1.ServerConfigured
-	(*HeadSealed)(nil),             // 5: qpc.v1.HeadSealed
-	(*KeyTransparencyEntry)(nil),   // 6: qpc.v1.KeyTransparencyEntry
-	(*OpaqueRecord)(nil),           // 7: qpc.v1.OpaqueRecord
-	(*AccountRegistered)(nil),      // 8: qpc.v1.AccountRegistered
-	(*RevocationLabel)(nil),        // 9: qpc.v1.RevocationLabel
-	(*PasswordChanged)(nil),        // 10: qpc.v1.PasswordChanged
-	(*SessionStarted)(nil),         // 11: qpc.v1.SessionStarted
-	(*SessionTouched)(nil),         // 12: qpc.v1.SessionTouched
-	(*SessionsEnded)(nil),          // 13: qpc.v1.SessionsEnded
-	(*MessageEnqueued)(nil),        // 14: qpc.v1.MessageEnqueued
-	(*MessagesDrained)(nil),        // 15: qpc.v1.MessagesDrained
-	(*MessagesConfirmed)(nil),      // 16: qpc.v1.MessagesConfirmed
-	(*MessagesAcked)(nil),          // 17: qpc.v1.MessagesAcked
-	(*MessagesExpired)(nil),        // 18: qpc.v1.MessagesExpired
-	(*DrainedReleased)(nil),        // 19: qpc.v1.DrainedReleased
-	(*ReceiptsExpired)(nil),        // 20: qpc.v1.ReceiptsExpired
-	(*SnapshotTaken)(nil),          // 21: qpc.v1.SnapshotTaken
-	(*RequestAnswered)(nil),        // 22: qpc.v1.RequestAnswered
-	(*Actor)(nil),                  // 23: qpc.v1.Actor
-	(*RoleChanged)(nil),            // 24: qpc.v1.RoleChanged
-	(*KeyRevoked)(nil),             // 25: qpc.v1.KeyRevoked
-	(*IdentityReplaced)(nil),       // 26: qpc.v1.IdentityReplaced
-	(*ResetIssued)(nil),            // 27: qpc.v1.ResetIssued
-	(*AccountReset)(nil),           // 28: qpc.v1.AccountReset
-	(*DeviceRegistered)(nil),       // 29: qpc.v1.DeviceRegistered
-	(*MessageEnqueued_Target)(nil), // 30: qpc.v1.MessageEnqueued.Target
-	(SessionScope)(0),              // 31: qpc.v1.SessionScope
-	(Role)(0),                      // 32: qpc.v1.Role
+	(*Event)(nil),                  // 1: qpc.v1.Event
+	(*Receipt)(nil),                // 2: qpc.v1.Receipt
+	(*ServerConfigured)(nil),       // 3: qpc.v1.ServerConfigured
+	(*HeadSealed)(nil),             // 4: qpc.v1.HeadSealed
+	(*KeyTransparencyEntry)(nil),   // 5: qpc.v1.KeyTransparencyEntry
+	(*OpaqueRecord)(nil),           // 6: qpc.v1.OpaqueRecord
+	(*AccountRegistered)(nil),      // 7: qpc.v1.AccountRegistered
+	(*RevocationLabel)(nil),        // 8: qpc.v1.RevocationLabel
+	(*PasswordChanged)(nil),        // 9: qpc.v1.PasswordChanged
+	(*SessionStarted)(nil),         // 10: qpc.v1.SessionStarted
+	(*SessionTouched)(nil),         // 11: qpc.v1.SessionTouched
+	(*SessionsEnded)(nil),          // 12: qpc.v1.SessionsEnded
+	(*MessageEnqueued)(nil),        // 13: qpc.v1.MessageEnqueued
+	(*MessagesDrained)(nil),        // 14: qpc.v1.MessagesDrained
+	(*MessagesConfirmed)(nil),      // 15: qpc.v1.MessagesConfirmed
+	(*MessagesAcked)(nil),          // 16: qpc.v1.MessagesAcked
+	(*MessagesExpired)(nil),        // 17: qpc.v1.MessagesExpired
+	(*DrainedReleased)(nil),        // 18: qpc.v1.DrainedReleased
+	(*ReceiptsExpired)(nil),        // 19: qpc.v1.ReceiptsExpired
+	(*SnapshotTaken)(nil),          // 20: qpc.v1.SnapshotTaken
+	(*RequestAnswered)(nil),        // 21: qpc.v1.RequestAnswered
+	(*RoleChanged)(nil),            // 22: qpc.v1.RoleChanged
+	(*KeyRevoked)(nil),             // 23: qpc.v1.KeyRevoked
+	(*IdentityReplaced)(nil),       // 24: qpc.v1.IdentityReplaced
+	(*ResetIssued)(nil),            // 25: qpc.v1.ResetIssued
+	(*AccountReset)(nil),           // 26: qpc.v1.AccountReset
+	(*DeviceRegistered)(nil),       // 27: qpc.v1.DeviceRegistered
+	(*MessageEnqueued_Target)(nil), // 28: qpc.v1.MessageEnqueued.Target
+	(*UserBanned)(nil),             // 29: qpc.v1.UserBanned
+	(*UserUnbanned)(nil),           // 30: qpc.v1.UserUnbanned
+	(*BansExpired)(nil),            // 31: qpc.v1.BansExpired
+	(*MessageReported)(nil),        // 32: qpc.v1.MessageReported
+	(*ReportResolved)(nil),         // 33: qpc.v1.ReportResolved
+	(SessionScope)(0),              // 34: qpc.v1.SessionScope
+	(Role)(0),                      // 35: qpc.v1.Role
+	(*Actor)(nil),                  // 36: qpc.v1.Actor
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
-	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
-	4,  // 1: qpc.v1.Event.server_configured:type_name -> qpc.v1.ServerConfigured
-	6,  // 2: qpc.v1.Event.key_transparency_entry:type_name -> qpc.v1.KeyTransparencyEntry
-	8,  // 3: qpc.v1.Event.account_registered:type_name -> qpc.v1.AccountRegistered
-	10, // 4: qpc.v1.Event.password_changed:type_name -> qpc.v1.PasswordChanged
-	11, // 5: qpc.v1.Event.session_started:type_name -> qpc.v1.SessionStarted
-	12, // 6: qpc.v1.Event.session_touched:type_name -> qpc.v1.SessionTouched
-	13, // 7: qpc.v1.Event.sessions_ended:type_name -> qpc.v1.SessionsEnded
-	5,  // 8: qpc.v1.Event.head_sealed:type_name -> qpc.v1.HeadSealed
-	25, // 9: qpc.v1.Event.key_revoked:type_name -> qpc.v1.KeyRevoked
-	26, // 10: qpc.v1.Event.identity_replaced:type_name -> qpc.v1.IdentityReplaced
-	14, // 11: qpc.v1.Event.message_enqueued:type_name -> qpc.v1.MessageEnqueued
-	15, // 12: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
-	16, // 13: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
-	17, // 14: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
-	18, // 15: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
-	19, // 16: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
-	20, // 17: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
-	21, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
-	22, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
-	24, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
-	27, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
-	28, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
-	29, // 23: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
-	7,  // 24: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 25: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	7,  // 26: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	31, // 27: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 28: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	30, // 29: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	1,  // 30: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
-	32, // 31: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	23, // 32: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	23, // 33: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	9,  // 34: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	23, // 35: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
-	7,  // 36: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 37: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	9,  // 38: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	2,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
+	3,  // 1: qpc.v1.Event.server_configured:type_name -> qpc.v1.ServerConfigured
+	5,  // 2: qpc.v1.Event.key_transparency_entry:type_name -> qpc.v1.KeyTransparencyEntry
+	7,  // 3: qpc.v1.Event.account_registered:type_name -> qpc.v1.AccountRegistered
+	9,  // 4: qpc.v1.Event.password_changed:type_name -> qpc.v1.PasswordChanged
+	10, // 5: qpc.v1.Event.session_started:type_name -> qpc.v1.SessionStarted
+	11, // 6: qpc.v1.Event.session_touched:type_name -> qpc.v1.SessionTouched
+	12, // 7: qpc.v1.Event.sessions_ended:type_name -> qpc.v1.SessionsEnded
+	4,  // 8: qpc.v1.Event.head_sealed:type_name -> qpc.v1.HeadSealed
+	23, // 9: qpc.v1.Event.key_revoked:type_name -> qpc.v1.KeyRevoked
+	24, // 10: qpc.v1.Event.identity_replaced:type_name -> qpc.v1.IdentityReplaced
+	13, // 11: qpc.v1.Event.message_enqueued:type_name -> qpc.v1.MessageEnqueued
+	14, // 12: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
+	15, // 13: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
+	16, // 14: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
+	17, // 15: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
+	18, // 16: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
+	19, // 17: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
+	20, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
+	21, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
+	22, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
+	25, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
+	26, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
+	27, // 23: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
+	29, // 24: qpc.v1.Event.user_banned:type_name -> qpc.v1.UserBanned
+	30, // 25: qpc.v1.Event.user_unbanned:type_name -> qpc.v1.UserUnbanned
+	31, // 26: qpc.v1.Event.bans_expired:type_name -> qpc.v1.BansExpired
+	32, // 27: qpc.v1.Event.message_reported:type_name -> qpc.v1.MessageReported
+	33, // 28: qpc.v1.Event.report_resolved:type_name -> qpc.v1.ReportResolved
+	6,  // 29: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	8,  // 30: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	6,  // 31: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	34, // 32: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 33: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	28, // 34: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	35, // 35: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	36, // 36: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	36, // 37: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	8,  // 38: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	36, // 39: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	6,  // 40: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	8,  // 41: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	8,  // 42: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -2651,8 +2626,10 @@ func file_qpc_v1_event_proto_init() {
 	if File_qpc_v1_event_proto != nil {
 		return
 	}
+	file_qpc_v1_actor_proto_init()
 	file_qpc_v1_admin_proto_init()
 	file_qpc_v1_auth_proto_init()
+	file_qpc_v1_moderation_proto_init()
 	file_qpc_v1_event_proto_msgTypes[0].OneofWrappers = []any{
 		(*Event_ServerConfigured)(nil),
 		(*Event_KeyTransparencyEntry)(nil),
@@ -2677,14 +2654,19 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_ResetIssued)(nil),
 		(*Event_AccountReset)(nil),
 		(*Event_DeviceRegistered)(nil),
+		(*Event_UserBanned)(nil),
+		(*Event_UserUnbanned)(nil),
+		(*Event_BansExpired)(nil),
+		(*Event_MessageReported)(nil),
+		(*Event_ReportResolved)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   29,
+			NumEnums:      1,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

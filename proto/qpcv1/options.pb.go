@@ -198,6 +198,10 @@ const (
 	Rate_DEVICE_CHANGE Rate_Class = 13
 	// ListDevices.
 	Rate_DEVICE_LIST Rate_Class = 14
+	// ReportMessage: 30 per day.
+	Rate_REPORT Rate_Class = 23
+	// What moderators do.
+	Rate_MODERATE Rate_Class = 24
 )
 
 // Enum value maps for Rate_Class.
@@ -218,6 +222,8 @@ var (
 		12: "AUDIT",
 		13: "DEVICE_CHANGE",
 		14: "DEVICE_LIST",
+		23: "REPORT",
+		24: "MODERATE",
 	}
 	Rate_Class_value = map[string]int32{
 		"UNSPECIFIED":     0,
@@ -235,6 +241,8 @@ var (
 		"AUDIT":           12,
 		"DEVICE_CHANGE":   13,
 		"DEVICE_LIST":     14,
+		"REPORT":          23,
+		"MODERATE":        24,
 	}
 )
 
@@ -616,8 +624,8 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"REQUEST_ID\x10\x01\x12\r\n" +
 	"\tAFTER_SEQ\x10\x02\x12\v\n" +
 	"\aCONTENT\x10\x03\x12\f\n" +
-	"\bONE_SHOT\x10\x04\"\xf0\x01\n" +
-	"\x04Rate\"\xe7\x01\n" +
+	"\bONE_SHOT\x10\x04\"\x8a\x02\n" +
+	"\x04Rate\"\x81\x02\n" +
 	"\x05Class\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PROBE\x10\x01\x12\x12\n" +
@@ -636,7 +644,10 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"\x06REVOKE\x10\v\x12\t\n" +
 	"\x05AUDIT\x10\f\x12\x11\n" +
 	"\rDEVICE_CHANGE\x10\r\x12\x0f\n" +
-	"\vDEVICE_LIST\x10\x0e\"=\n" +
+	"\vDEVICE_LIST\x10\x0e\x12\n" +
+	"\n" +
+	"\x06REPORT\x10\x17\x12\f\n" +
+	"\bMODERATE\x10\x18\"=\n" +
 	"\bWhenFull\"1\n" +
 	"\x04Kind\x12\v\n" +
 	"\aREFUSED\x10\x00\x12\n" +

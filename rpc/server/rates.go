@@ -24,6 +24,8 @@ var rates = map[pb.Rate_Class]budget{
 	pb.Rate_AUDIT:           {burst: 300, interval: time.Second / 5},
 	pb.Rate_DEVICE_CHANGE:   {burst: 20, interval: time.Minute},
 	pb.Rate_DEVICE_LIST:     {burst: 60, interval: time.Second},
+	pb.Rate_REPORT:          {burst: 30, interval: 24 * time.Hour / 30},
+	pb.Rate_MODERATE:        {burst: 120, interval: time.Second},
 }
 
 // Budgets that are charged to something else, too.

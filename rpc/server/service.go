@@ -16,6 +16,7 @@ type service struct {
 	ceremonies *auth.Ceremonies
 	hub        *push.Hub
 	vrf        *kt.VRFPrivateKey
+	frank      *commands.FrankKey
 	handlers   map[uint16]handler
 }
 
@@ -32,7 +33,8 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 	s := &service{
 		serverName: serverName, engine: engine, ceremonies: ceremonies,
 		vrf: kt.NewVRFPrivateKey(d.Secrets.VRFSeed), handlers: handlers,
-		hub: push.NewHub(push.Options{Payload: engine.Payload, Logger: c.Logger}),
+		frank: commands.NewFrankKey(datadir.FrankVersion, d.Secrets.FrankKey),
+		hub:   push.NewHub(push.Options{Payload: engine.Payload, Logger: c.Logger}),
 	}
 	engine.OnPublish(s.published)
 	return s, nil
