@@ -23,7 +23,16 @@ func afterSeq(req fetchable) *uint64 {
 
 // lookAt reads a queue as Fetch does, and changes nothing.
 func lookAt(view projections.Reader, caller *Caller, now uint64, req fetchable) (*window, error) {
-	r := reading{device: caller.DeviceKey, now: now, maxItems: pageItems(req.GetMaxItems())}
+	return reading{device: caller.DeviceKey, now: now, maxItems: pageItems(req.GetMaxItems())}.window(view, req)
+}
+
+// tryAt is lookAt for whoever hands nothing out that changes something: such a
+// window comes without its page.
+func tryAt(v *View, req fetchable) (*window, error) {
+	return reading{device: v.Caller.DeviceKey, now: v.Now, maxItems: pageItems(req.GetMaxItems()), tentative: true}.window(v.Reader, req)
+}
+
+func (r reading) window(view projections.Reader, req fetchable) (*window, error) {
 	if after := afterSeq(req); after != nil {
 		return r.following(view, *after)
 	}
@@ -83,7 +92,7 @@ func FetchWait(tx *Tx, req *pb.FetchWaitRequest) (*pb.FetchWaitResponse, error) 
 // it. The envelopes come without payloads, as those of Fetch. Refusal: BadRequest
 // ACK_BEYOND_TAIL.
 func ReadFetch(v *View, req *pb.FetchRequest) (response *pb.FetchResponse, ok bool, err error) {
-	w, err := lookAt(v.Reader, &v.Caller, v.Now, req)
+	w, err := tryAt(v, req)
 	if err != nil || w.changes() {
 		return nil, false, err
 	}
@@ -93,7 +102,7 @@ func ReadFetch(v *View, req *pb.FetchRequest) (response *pb.FetchResponse, ok bo
 // ReadFetchWait answers a FetchWait from the published view as ReadFetch does.
 // An answer with neither envelopes nor a gap means: wait.
 func ReadFetchWait(v *View, req *pb.FetchWaitRequest) (response *pb.FetchWaitResponse, ok bool, err error) {
-	w, err := lookAt(v.Reader, &v.Caller, v.Now, req)
+	w, err := tryAt(v, req)
 	if err != nil || w.changes() {
 		return nil, false, err
 	}

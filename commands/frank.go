@@ -97,9 +97,17 @@ func FrankEnvelopes(v *View, k *FrankKey, serverName string, envelopes []*pb.Env
 			continue
 		}
 		e.Frank = &pb.FrankTag{KeyId: k.id, Tag: k.tag(franked{
-			serverName: serverName, sender: name, recipient: recipient.IdentityKey,
+			serverName: serverName, sender: name, recipient: recipient.IdentityKey, channel: channelOf(&item),
 			message: item.MessageID, payload: sha256.Sum256(e.GetPayload()), timeMS: item.EnqueuedMS,
 		})}
 	}
 	return nil
+}
+
+// channelOf is the channel of an item as it is delivered: empty outside of channels.
+func channelOf(item *projections.QueueItem) []byte {
+	if item.Channel == (projections.ID{}) {
+		return nil
+	}
+	return item.Channel[:]
 }

@@ -44,7 +44,7 @@ func (g *group) reset() {
 		calls:  g.calls[:0],
 		viewed: g.viewed,
 		head:   g.head[:0],
-		news:   Published{Messages: g.news.Messages[:0], Ended: g.news.Ended[:0]},
+		news:   Published{Messages: g.news.Messages[:0], Ended: g.news.Ended[:0], Members: g.news.Members[:0]},
 	}
 }
 
@@ -92,8 +92,29 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 				Owner:     id16(m.GetAccountId()),
 				Size:      m.GetPayloadSize(),
 				Control:   m.GetControl(),
+				Channel:   id16(m.GetChannelId()),
 			})
 		}
+	case *pb.Event_ChannelPosted:
+		m := body.ChannelPosted
+		g.entries += len(m.GetTargets())
+		for _, t := range m.GetTargets() {
+			g.news.Messages = append(g.news.Messages, NewMessage{
+				DeviceKey:  key32(t.GetDeviceKey()),
+				Seq:        t.GetSeq(),
+				MessageID:  id16(m.GetMessageId()),
+				Owner:      id16(m.GetChannelId()),
+				Size:       m.GetPayloadSize(),
+				Channel:    id16(m.GetChannelId()),
+				ChannelSeq: m.GetChannelSeq(),
+				Welcome:    m.GetWelcome(),
+			})
+		}
+	case *pb.Event_ChannelMembersChanged:
+		m := body.ChannelMembersChanged
+		g.news.Members = append(g.news.Members, MembersChanged{
+			Channel: id16(m.GetChannelId()), Added: ids16(m.GetAdded()), Removed: ids16(m.GetRemoved()),
+		})
 	case *pb.Event_SessionsEnded:
 		for _, token := range body.SessionsEnded.GetTokenHashes() {
 			g.news.Ended = append(g.news.Ended, key32(token))
@@ -155,4 +176,12 @@ func id16(b []byte) (id [16]byte) {
 		copy(id[:], b)
 	}
 	return id
+}
+
+func ids16(list [][]byte) []projections.ID {
+	ids := make([]projections.ID, len(list))
+	for i, b := range list {
+		ids[i] = id16(b)
+	}
+	return ids
 }

@@ -23,6 +23,7 @@ type serverModel struct {
 	sessions []*modelSession          // those that did not end
 	queues   map[projections.Key]*deviceQueue
 	receipts map[receiptName]*modelReceipt
+	channels []*modelChannel // in the order they were made
 }
 
 const (
@@ -120,6 +121,9 @@ func (m *serverModel) clone() *serverModel {
 	}
 	for name, r := range m.receipts {
 		c.receipts[name] = r
+	}
+	for _, channel := range m.channels {
+		c.channels = append(c.channels, channel.clone())
 	}
 	return c
 }
@@ -226,7 +230,22 @@ func (m *serverModel) decide(r *request, s *modelSession, now uint64) prediction
 	case *pb.EnqueueRequest:
 		return m.enqueue(req, s, now)
 	case *pb.BatchEnqueueRequest:
+		if len(req.GetChannelId()) > 0 {
+			return m.post(req, s, now)
+		}
 		return m.batch(req, s, now)
+	case *pb.CreateChannelRequest:
+		return m.createChannel(req, s, now)
+	case *pb.AddMemberRequest:
+		return m.addMember(req, s, now)
+	case *pb.RemoveMemberRequest:
+		return m.removeMember(req, s, now)
+	case *pb.UpdateGroupMetadataRequest:
+		return m.updateChannel(req, s, now)
+	case *pb.ListGroupMembersRequest:
+		return m.listMembers(req, s)
+	case *pb.RotateKeysRequest:
+		return m.rotateKeys(req, s, now)
 	case *pb.FetchRequest:
 		page, ok := m.read(s, req.AfterSeq, req.GetMaxItems(), now)
 		return page.answer(ok, &pb.FetchResponse{Envelopes: page.envelopes, More: page.more, Gap: page.gap})

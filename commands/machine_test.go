@@ -89,7 +89,7 @@ func newMachine(t tester, rt *rapid.T) *machine {
 }
 
 // weights are how much oftener than others a step is tried.
-var weights = map[string]int{"enqueue": 5, "batch": 2, "read": 4, "pause": 2, "power cut": 2}
+var weights = map[string]int{"enqueue": 5, "batch": 2, "read": 4, "pause": 2, "power cut": 2, "post": 3, "channel update": 2}
 
 // actions are the steps of a sequence. Those that send something can also meet a
 // power cut.
@@ -106,6 +106,10 @@ func (m *machine) actions(counts map[string]int) map[string]func(*rapid.T) {
 		"peek":           m.drawPeek,
 		"ack":            m.drawAck,
 		"lookup":         m.drawLookup,
+		"channel":        m.drawCreateChannel,
+		"members":        m.drawMembers,
+		"channel update": m.drawUpdate,
+		"post":           m.drawPost,
 		"again":          m.drawAgain,
 		"reuse id":       m.drawReuse,
 	}
@@ -249,6 +253,10 @@ func (m *machine) drawReuse(t *rapid.T) *request {
 	case *pb.EnqueueRequest:
 		req.Payload = append(req.GetPayload()[:1:1], "other"...)
 	case *pb.BatchEnqueueRequest:
+		if len(req.GetChannelId()) > 0 {
+			req.Payload = append(req.GetPayload()[:1:1], "other"...)
+			break
+		}
 		req.Items = append(req.GetItems()[:1:1], &pb.BatchEnqueueRequest_Item{
 			Recipient: &pb.BatchEnqueueRequest_Item_RecipientKey{RecipientKey: m.public("bob")}, Payload: []byte("other"),
 		})

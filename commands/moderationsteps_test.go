@@ -31,7 +31,7 @@ func (w *world) report(req *pb.ReportMessageRequest, session string, a *argument
 		w.check(commands.FrankEnvelopes(view, frankKey, serverName, []*pb.Envelope{e}))
 		digest := sha256.Sum256(data)
 		req.Message = &pb.ReportedMessage{
-			MessageId: item.MessageID[:], PayloadSha256: digest[:], TimeMs: item.EnqueuedMS, Frank: e.GetFrank(),
+			MessageId: item.MessageID[:], ChannelId: e.GetChannelId(), PayloadSha256: digest[:], TimeMs: item.EnqueuedMS, Frank: e.GetFrank(),
 		}
 	}
 	a.apply(req, false)

@@ -85,6 +85,7 @@ var verbs = map[string]func(w *world, subject string, a *arguments) []string{
 	"queue":    func(w *world, device string, _ *arguments) []string { return w.queue(device) },
 	"account":  func(w *world, name string, _ *arguments) []string { return w.person(name) },
 	"advance":  (*world).advance,
+	"passed":   (*world).showPassed,
 	"restart":  (*world).restart,
 	"quotas":   (*world).setQuotas,
 }
@@ -180,6 +181,13 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 	var command *commands.Command
 	switch r := req.(type) {
 	case *pb.EnqueueRequest:
+		if r.GetClass() == pb.MessageClass_EPHEMERAL {
+			passing, err := commands.Pass(view, r)
+			if err == nil {
+				w.passed = append(w.passed, passing)
+			}
+			return orNil(&pb.EnqueueResponse{}, err)
+		}
 		command, err = commands.NewEnqueue(method.Rule, r)
 	case *pb.BatchEnqueueRequest:
 		command, err = commands.NewBatchEnqueue(method.Rule, r)
@@ -247,6 +255,18 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 		command, err = commands.NewResetAccount(method.Rule, r, pb.Actor_SOCKET)
 	case *pb.ListRolesRequest:
 		return orNil(commands.ListRoles(view, r))
+	case *pb.CreateChannelRequest:
+		command, err = commands.NewCreateChannel(method.Rule, r)
+	case *pb.RemoveMemberRequest:
+		command, err = commands.NewRemoveMember(method.Rule, r)
+	case *pb.UpdateGroupMetadataRequest:
+		command, err = commands.NewUpdateGroupMetadata(method.Rule, r)
+	case *pb.AddMemberRequest:
+		command, err = commands.NewAddMember(method.Rule, r)
+	case *pb.RotateKeysRequest:
+		command, err = commands.NewRotateKeys(method.Rule, r)
+	case *pb.ListGroupMembersRequest:
+		return orNil(commands.ListGroupMembers(view, r))
 	case *pb.ReportMessageRequest:
 		var report *commands.PreparedReport
 		if report, err = commands.PrepareReport(view, frankKey, serverName, r); err == nil {

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -55,6 +56,18 @@ func (tx *Tx) Random(n int) []byte {
 // NewID returns 16 fresh random bytes.
 func (tx *Tx) NewID() (id [16]byte) {
 	rand.Read(id[:])
+	return id
+}
+
+// NewMessageID returns a fresh id for a message: Now in six bytes, which whoever
+// learns the id is told anyway, and ten random ones. Payloads are stored under
+// their owner in the order of their ids: a queue that is read from its beginning
+// finds them one behind the other.
+func (tx *Tx) NewMessageID() (id [16]byte) {
+	rand.Read(id[:])
+	var ms [8]byte
+	binary.BigEndian.PutUint64(ms[:], tx.now)
+	copy(id[:6], ms[2:])
 	return id
 }
 

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -34,6 +35,9 @@ type reading struct {
 	device   projections.Key
 	now      uint64 // Unix milliseconds
 	maxItems int    // 0 or above MaxPageItems: MaxPageItems
+	// tentative: a window that changes something is not handed out, so its page
+	// need not be collected.
+	tentative bool
 }
 
 // queue finds the queue of the reading device.
@@ -52,6 +56,9 @@ func (r reading) draining(view projections.Reader) (*window, error) {
 	state, err := r.queue(view)
 	if err != nil {
 		return nil, err
+	}
+	if r.tentative && state.Waiting() > 0 {
+		return &window{drain: state.Tail()}, nil
 	}
 	w, last, err := r.page(view, state, state.Cursor+1, false)
 	if err != nil {
@@ -82,6 +89,9 @@ func (r reading) following(view projections.Reader, after uint64) (*window, erro
 	if state.GapCount > 0 && state.GapUpTo <= after {
 		confirms = true
 		state.GapCount, state.GapUpTo = 0, 0
+	}
+	if r.tentative && confirms {
+		return &window{confirm: after}, nil
 	}
 	w, _, err := r.page(view, state, after+1, true)
 	if err != nil {
@@ -152,6 +162,10 @@ func (w *window) envelopes() []*pb.Envelope {
 			ExpiresMs:  item.ExpiresMS,
 			Drained:    item.Drained,
 		}
+		if item.Channel != (projections.ID{}) {
+			envelopes[i].ChannelId = item.Channel[:]
+			envelopes[i].ChannelSeq, envelopes[i].Welcome = item.ChannelSeq, item.Welcome
+		}
 		if item.Control {
 			envelopes[i].Control = new(pb.ControlItem)
 		}
@@ -165,19 +179,28 @@ func (w *window) envelopes() []*pb.Envelope {
 type PayloadReader func(keys []log.PayloadKey, fn func(i int, data []byte) error) error
 
 // FillPayloads adds the payloads to envelopes that a decision or a view chose.
-// owner is the caller's account, under which payloads of its queues are stored.
+// account is the caller's, under which payloads of its queues are stored; those of
+// posts are stored under their channel.
 // An envelope whose payload was released meanwhile (acknowledged on another
 // stream, expired) is left out: it is gone, which is no error. The result reuses
 // the slice. A control item is stored as a payload; its envelope gets it in
 // control. It is called when the decision is durable, outside the writer.
-func FillPayloads(read PayloadReader, owner [16]byte, envelopes []*pb.Envelope) ([]*pb.Envelope, error) {
+func FillPayloads(read PayloadReader, account [16]byte, envelopes []*pb.Envelope) ([]*pb.Envelope, error) {
 	keys := make([]log.PayloadKey, len(envelopes))
 	byKey := make([]*pb.Envelope, len(envelopes))
 	copy(byKey, envelopes)
 	// In the order of the store, one scan reads them all.
-	slices.SortFunc(byKey, func(a, b *pb.Envelope) int { return bytes.Compare(a.GetMessageId(), b.GetMessageId()) })
+	owner := func(e *pb.Envelope) []byte {
+		if e.GetChannelSeq() > 0 {
+			return e.GetChannelId()
+		}
+		return account[:]
+	}
+	slices.SortFunc(byKey, func(a, b *pb.Envelope) int {
+		return cmp.Or(bytes.Compare(owner(a), owner(b)), bytes.Compare(a.GetMessageId(), b.GetMessageId()))
+	})
 	for i, envelope := range byKey {
-		keys[i] = log.PayloadKey{Owner: owner, ID: [16]byte(envelope.GetMessageId())}
+		keys[i] = log.PayloadKey{Owner: [16]byte(owner(envelope)), ID: [16]byte(envelope.GetMessageId())}
 	}
 	err := read(keys, func(i int, data []byte) error {
 		if control := byKey[i].GetControl(); control != nil && data != nil {

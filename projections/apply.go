@@ -96,6 +96,20 @@ func applyBody(b *Batch, e *Entry) error {
 		return applyAccountReset(b, body.AccountReset, now)
 	case *pb.Event_DeviceRegistered:
 		return applyDeviceRegistered(b, body.DeviceRegistered, now)
+	case *pb.Event_ChannelCreated:
+		return applyChannelCreated(b, body.ChannelCreated, now)
+	case *pb.Event_ChannelMembersChanged:
+		return applyChannelMembersChanged(b, body.ChannelMembersChanged, now)
+	case *pb.Event_ChannelMemberUpdated:
+		return applyChannelMemberUpdated(b, body.ChannelMemberUpdated, now)
+	case *pb.Event_ChannelUpdated:
+		return applyChannelUpdated(b, body.ChannelUpdated)
+	case *pb.Event_ChannelEpochSet:
+		return applyChannelEpochSet(b, body.ChannelEpochSet)
+	case *pb.Event_ChannelPosted:
+		return applyChannelPosted(b, body.ChannelPosted, now)
+	case *pb.Event_ChannelRotationRequested:
+		return applyChannelRotationRequested(b, body.ChannelRotationRequested, now)
 	case *pb.Event_UserBanned:
 		return applyUserBanned(b, body.UserBanned, now)
 	case *pb.Event_UserUnbanned:

@@ -45,6 +45,11 @@ const (
 	prefixDrainDue    = 0x46 // hour u32 ‖ device[32] → ∅
 
 	prefixReceipt = 0x50 // request id[16] ‖ caller[32] ‖ method u32 → Receipt
+
+	prefixChannel        = 0x68 // channel[16] → Channel
+	prefixChannelText    = 0x69 // channel[16] → bytes name ‖ bytes description
+	prefixChannelMember  = 0x6a // channel[16] ‖ account[16] → ChannelMember
+	prefixAccountChannel = 0x6b // account[16] ‖ channel[16] → ∅
 )
 
 // Moderation.
@@ -61,7 +66,7 @@ const (
 func pointCached(prefix byte) bool {
 	switch prefix {
 	case prefixMeta, prefixAccount, prefixKeyOwner, prefixDevice, prefixSession, prefixQueue, prefixShare,
-		prefixMapPage, prefixTransparency, prefixBan:
+		prefixMapPage, prefixTransparency, prefixChannel, prefixBan:
 		return true
 	}
 	return false
@@ -122,6 +127,14 @@ func drainDueKey(dst []byte, hour uint32, device Key) []byte {
 
 func banEndKey(dst []byte, untilMS uint64, account ID) []byte {
 	return append(keyOfU64(dst, prefixBanEnd, untilMS), account[:]...)
+}
+
+func memberKey(dst []byte, channel, account ID) []byte {
+	return append(keyOfID(dst, prefixChannelMember, channel), account[:]...)
+}
+
+func accountChannelKey(dst []byte, account, channel ID) []byte {
+	return append(keyOfID(dst, prefixAccountChannel, account), channel[:]...)
 }
 
 // receiptKey orders receipts by time: a UUIDv7 begins with its Unix

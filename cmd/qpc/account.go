@@ -146,7 +146,7 @@ type loginCommand struct {
 }
 
 func (loginCommand) Help() string {
-	return "Opens a session of this home's device, keeps its token in the home folder (0600), and publishes the home's hybrid key, so that others can seal messages for you."
+	return "Opens a session of this home's device, keeps its token in the home folder (0600), and publishes the home's hybrid key, so that others can seal messages for you. It asks the log whose your name is, and tells when somebody else changed that."
 }
 
 // Run logs in and publishes the hybrid key when the newest KeySet lacks it.
@@ -184,6 +184,9 @@ func (a *app) finishLogin(ctx context.Context, h *home, k *keys, c *client.Clien
 		return err
 	}
 	if err := h.loggedIn(k, opened); err != nil {
+		return err
+	}
+	if err := h.monitor(ctx, c, k); err != nil {
 		return err
 	}
 	version, err := h.bringKeysUpToDate(ctx, a, c, k)

@@ -21,6 +21,7 @@ const (
 	sessionFile  = "session.json"
 	contactsFile = "contacts.json"
 	inboxFile    = "inbox.json"
+	channelsFile = "channels.json"
 	heldFolder   = "held"
 )
 
@@ -169,6 +170,7 @@ func openHome(dir string) (*home, error) {
 func (h *home) lock() (unlock func())         { return h.lockPart("keys.lock") }
 func (h *home) lockContacts() (unlock func()) { return h.lockPart("contacts.lock") }
 func (h *home) lockInbox() (unlock func())    { return h.lockPart("inbox.lock") }
+func (h *home) lockChannels() (unlock func()) { return h.lockPart("channels.lock") }
 
 func (h *home) path(name string) string { return filepath.Join(h.dir, name) }
 

@@ -224,7 +224,7 @@ func (cmd reportsCommand) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		for _, report := range resp.GetReports() {
-			if err := a.printReport(report); err != nil {
+			if err := a.printUserReport(report); err != nil {
 				return err
 			}
 		}
@@ -234,7 +234,7 @@ func (cmd reportsCommand) Run(ctx context.Context, a *app) error {
 	}
 }
 
-func (a *app) printReport(r *pb.Report) error {
+func (a *app) printUserReport(r *pb.Report) error {
 	sender := "sender not proved"
 	if r.GetProved() {
 		sender = "sender proved"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,6 +58,15 @@ func (r *reader) show(ctx context.Context, payload []byte) error {
 	}
 	from.isNew, r.shown = false, from.name
 	sent := time.UnixMilli(int64(content.GetTimeMs()))
+	if id := content.GetChannelId(); len(id) > 0 {
+		if note, is := parseChannelNote(content.GetPlaintext()); is {
+			return r.showNote(from, id, note, sent)
+		}
+		return r.app.print(map[string]any{
+			"channel": hex.EncodeToString(id), "channel_name": r.channelName(id), "from": from.name,
+			"text": string(content.GetPlaintext()), "id": messageName(content.GetId()), "time_ms": content.GetTimeMs(),
+		}, "[%s] #%s %s: %s", sent.Local().Format(time.DateTime), r.channelName(id), from.name, printable(content.GetPlaintext()))
+	}
 	return r.app.print(map[string]any{
 		"from": from.name, "text": string(content.GetPlaintext()), "id": messageName(content.GetId()), "time_ms": content.GetTimeMs(),
 	}, "[%s] %s: %s", sent.Local().Format(time.DateTime), from.name, printable(content.GetPlaintext()))

@@ -127,6 +127,9 @@ func (r *reader) take(ctx context.Context, envelope *pb.Envelope) error {
 		return r.notice(item)
 	}
 	r.shown = ""
+	if envelope.GetChannelSeq() > 0 {
+		return r.showPost(envelope)
+	}
 	err := r.open(ctx, envelope.GetPayload())
 	var rejected *rejection
 	switch {

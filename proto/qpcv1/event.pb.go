@@ -106,6 +106,13 @@ type Event struct {
 	//	*Event_ResetIssued
 	//	*Event_AccountReset
 	//	*Event_DeviceRegistered
+	//	*Event_ChannelCreated
+	//	*Event_ChannelMembersChanged
+	//	*Event_ChannelMemberUpdated
+	//	*Event_ChannelUpdated
+	//	*Event_ChannelEpochSet
+	//	*Event_ChannelPosted
+	//	*Event_ChannelRotationRequested
 	//	*Event_UserBanned
 	//	*Event_UserUnbanned
 	//	*Event_BansExpired
@@ -374,6 +381,69 @@ func (x *Event) GetDeviceRegistered() *DeviceRegistered {
 	return nil
 }
 
+func (x *Event) GetChannelCreated() *ChannelCreated {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelCreated); ok {
+			return x.ChannelCreated
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelMembersChanged() *ChannelMembersChanged {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelMembersChanged); ok {
+			return x.ChannelMembersChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelMemberUpdated() *ChannelMemberUpdated {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelMemberUpdated); ok {
+			return x.ChannelMemberUpdated
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelUpdated() *ChannelUpdated {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelUpdated); ok {
+			return x.ChannelUpdated
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelEpochSet() *ChannelEpochSet {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelEpochSet); ok {
+			return x.ChannelEpochSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelPosted() *ChannelPosted {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelPosted); ok {
+			return x.ChannelPosted
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelRotationRequested() *ChannelRotationRequested {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelRotationRequested); ok {
+			return x.ChannelRotationRequested
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetUserBanned() *UserBanned {
 	if x != nil {
 		if x, ok := x.Body.(*Event_UserBanned); ok {
@@ -515,6 +585,34 @@ type Event_DeviceRegistered struct {
 	DeviceRegistered *DeviceRegistered `protobuf:"bytes,50,opt,name=device_registered,json=deviceRegistered,proto3,oneof"`
 }
 
+type Event_ChannelCreated struct {
+	ChannelCreated *ChannelCreated `protobuf:"bytes,70,opt,name=channel_created,json=channelCreated,proto3,oneof"`
+}
+
+type Event_ChannelMembersChanged struct {
+	ChannelMembersChanged *ChannelMembersChanged `protobuf:"bytes,71,opt,name=channel_members_changed,json=channelMembersChanged,proto3,oneof"`
+}
+
+type Event_ChannelMemberUpdated struct {
+	ChannelMemberUpdated *ChannelMemberUpdated `protobuf:"bytes,72,opt,name=channel_member_updated,json=channelMemberUpdated,proto3,oneof"`
+}
+
+type Event_ChannelUpdated struct {
+	ChannelUpdated *ChannelUpdated `protobuf:"bytes,73,opt,name=channel_updated,json=channelUpdated,proto3,oneof"`
+}
+
+type Event_ChannelEpochSet struct {
+	ChannelEpochSet *ChannelEpochSet `protobuf:"bytes,74,opt,name=channel_epoch_set,json=channelEpochSet,proto3,oneof"`
+}
+
+type Event_ChannelPosted struct {
+	ChannelPosted *ChannelPosted `protobuf:"bytes,75,opt,name=channel_posted,json=channelPosted,proto3,oneof"`
+}
+
+type Event_ChannelRotationRequested struct {
+	ChannelRotationRequested *ChannelRotationRequested `protobuf:"bytes,76,opt,name=channel_rotation_requested,json=channelRotationRequested,proto3,oneof"`
+}
+
 type Event_UserBanned struct {
 	UserBanned *UserBanned `protobuf:"bytes,80,opt,name=user_banned,json=userBanned,proto3,oneof"`
 }
@@ -580,6 +678,20 @@ func (*Event_ResetIssued) isEvent_Body() {}
 func (*Event_AccountReset) isEvent_Body() {}
 
 func (*Event_DeviceRegistered) isEvent_Body() {}
+
+func (*Event_ChannelCreated) isEvent_Body() {}
+
+func (*Event_ChannelMembersChanged) isEvent_Body() {}
+
+func (*Event_ChannelMemberUpdated) isEvent_Body() {}
+
+func (*Event_ChannelUpdated) isEvent_Body() {}
+
+func (*Event_ChannelEpochSet) isEvent_Body() {}
+
+func (*Event_ChannelPosted) isEvent_Body() {}
+
+func (*Event_ChannelRotationRequested) isEvent_Body() {}
 
 func (*Event_UserBanned) isEvent_Body() {}
 
@@ -1342,7 +1454,9 @@ type MessageEnqueued struct {
 	PayloadSha256 []byte   `protobuf:"bytes,7,opt,name=payload_sha256,json=payloadSha256,proto3" json:"payload_sha256,omitempty"`
 	ExpiresMs     uint64   `protobuf:"varint,8,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
 	// The payload is a ControlItem, made by the server; sender_id is 16 zero bytes.
-	Control       bool `protobuf:"varint,9,opt,name=control,proto3" json:"control,omitempty"`
+	Control bool `protobuf:"varint,9,opt,name=control,proto3" json:"control,omitempty"`
+	// The channel that the sender named; both have joined it.
+	ChannelId     []byte `protobuf:"bytes,10,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1440,6 +1554,145 @@ func (x *MessageEnqueued) GetControl() bool {
 	return false
 }
 
+func (x *MessageEnqueued) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+// ChannelPosted puts one stored payload into queues of the members of a channel.
+// The sender, if only invited, has joined by it.
+type ChannelPosted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The payload's owner.
+	ChannelId []byte `protobuf:"bytes,1,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	MessageId []byte `protobuf:"bytes,2,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	SenderId  []byte `protobuf:"bytes,3,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"`
+	// The channel's next number; of a Welcome that of the post it came with.
+	ChannelSeq uint64 `protobuf:"varint,4,opt,name=channel_seq,json=channelSeq,proto3" json:"channel_seq,omitempty"`
+	// May be empty: then nothing is stored.
+	Targets []*MessageEnqueued_Target `protobuf:"bytes,5,rep,name=targets,proto3" json:"targets,omitempty"`
+	// Devices whose queue was full: they get a gap.
+	Skipped       [][]byte `protobuf:"bytes,6,rep,name=skipped,proto3" json:"skipped,omitempty"`
+	PayloadSize   uint32   `protobuf:"varint,7,opt,name=payload_size,json=payloadSize,proto3" json:"payload_size,omitempty"`
+	PayloadSha256 []byte   `protobuf:"bytes,8,opt,name=payload_sha256,json=payloadSha256,proto3" json:"payload_sha256,omitempty"`
+	ExpiresMs     uint64   `protobuf:"varint,9,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// It moves the channel's epoch by one.
+	Commit bool `protobuf:"varint,10,opt,name=commit,proto3" json:"commit,omitempty"`
+	// For members named by the sender; from now on posts reach them.
+	Welcome       bool `protobuf:"varint,11,opt,name=welcome,proto3" json:"welcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChannelPosted) Reset() {
+	*x = ChannelPosted{}
+	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChannelPosted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChannelPosted) ProtoMessage() {}
+
+func (x *ChannelPosted) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChannelPosted.ProtoReflect.Descriptor instead.
+func (*ChannelPosted) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ChannelPosted) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetMessageId() []byte {
+	if x != nil {
+		return x.MessageId
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetSenderId() []byte {
+	if x != nil {
+		return x.SenderId
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetChannelSeq() uint64 {
+	if x != nil {
+		return x.ChannelSeq
+	}
+	return 0
+}
+
+func (x *ChannelPosted) GetTargets() []*MessageEnqueued_Target {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetSkipped() [][]byte {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetPayloadSize() uint32 {
+	if x != nil {
+		return x.PayloadSize
+	}
+	return 0
+}
+
+func (x *ChannelPosted) GetPayloadSha256() []byte {
+	if x != nil {
+		return x.PayloadSha256
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *ChannelPosted) GetCommit() bool {
+	if x != nil {
+		return x.Commit
+	}
+	return false
+}
+
+func (x *ChannelPosted) GetWelcome() bool {
+	if x != nil {
+		return x.Welcome
+	}
+	return false
+}
+
 // MessagesDrained moves the cursor of a device's queue (plain Fetch).
 type MessagesDrained struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1451,7 +1704,7 @@ type MessagesDrained struct {
 
 func (x *MessagesDrained) Reset() {
 	*x = MessagesDrained{}
-	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	mi := &file_qpc_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1716,7 @@ func (x *MessagesDrained) String() string {
 func (*MessagesDrained) ProtoMessage() {}
 
 func (x *MessagesDrained) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	mi := &file_qpc_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1729,7 @@ func (x *MessagesDrained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesDrained.ProtoReflect.Descriptor instead.
 func (*MessagesDrained) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{13}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MessagesDrained) GetDeviceKey() []byte {
@@ -1504,7 +1757,7 @@ type MessagesConfirmed struct {
 
 func (x *MessagesConfirmed) Reset() {
 	*x = MessagesConfirmed{}
-	mi := &file_qpc_v1_event_proto_msgTypes[14]
+	mi := &file_qpc_v1_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1769,7 @@ func (x *MessagesConfirmed) String() string {
 func (*MessagesConfirmed) ProtoMessage() {}
 
 func (x *MessagesConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[14]
+	mi := &file_qpc_v1_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1782,7 @@ func (x *MessagesConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesConfirmed.ProtoReflect.Descriptor instead.
 func (*MessagesConfirmed) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{14}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MessagesConfirmed) GetDeviceKey() []byte {
@@ -1558,7 +1811,7 @@ type MessagesAcked struct {
 
 func (x *MessagesAcked) Reset() {
 	*x = MessagesAcked{}
-	mi := &file_qpc_v1_event_proto_msgTypes[15]
+	mi := &file_qpc_v1_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1823,7 @@ func (x *MessagesAcked) String() string {
 func (*MessagesAcked) ProtoMessage() {}
 
 func (x *MessagesAcked) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[15]
+	mi := &file_qpc_v1_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1836,7 @@ func (x *MessagesAcked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesAcked.ProtoReflect.Descriptor instead.
 func (*MessagesAcked) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{15}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MessagesAcked) GetDeviceKey() []byte {
@@ -1618,7 +1871,7 @@ type MessagesExpired struct {
 
 func (x *MessagesExpired) Reset() {
 	*x = MessagesExpired{}
-	mi := &file_qpc_v1_event_proto_msgTypes[16]
+	mi := &file_qpc_v1_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1630,7 +1883,7 @@ func (x *MessagesExpired) String() string {
 func (*MessagesExpired) ProtoMessage() {}
 
 func (x *MessagesExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[16]
+	mi := &file_qpc_v1_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1643,7 +1896,7 @@ func (x *MessagesExpired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesExpired.ProtoReflect.Descriptor instead.
 func (*MessagesExpired) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{16}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MessagesExpired) GetDeviceKey() []byte {
@@ -1671,7 +1924,7 @@ type DrainedReleased struct {
 
 func (x *DrainedReleased) Reset() {
 	*x = DrainedReleased{}
-	mi := &file_qpc_v1_event_proto_msgTypes[17]
+	mi := &file_qpc_v1_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1936,7 @@ func (x *DrainedReleased) String() string {
 func (*DrainedReleased) ProtoMessage() {}
 
 func (x *DrainedReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[17]
+	mi := &file_qpc_v1_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1949,7 @@ func (x *DrainedReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainedReleased.ProtoReflect.Descriptor instead.
 func (*DrainedReleased) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{17}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DrainedReleased) GetDeviceKey() []byte {
@@ -1724,7 +1977,7 @@ type ReceiptsExpired struct {
 
 func (x *ReceiptsExpired) Reset() {
 	*x = ReceiptsExpired{}
-	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	mi := &file_qpc_v1_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1736,7 +1989,7 @@ func (x *ReceiptsExpired) String() string {
 func (*ReceiptsExpired) ProtoMessage() {}
 
 func (x *ReceiptsExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	mi := &file_qpc_v1_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1749,7 +2002,7 @@ func (x *ReceiptsExpired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiptsExpired.ProtoReflect.Descriptor instead.
 func (*ReceiptsExpired) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{18}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReceiptsExpired) GetBeforeMs() uint64 {
@@ -1772,7 +2025,7 @@ type SnapshotTaken struct {
 
 func (x *SnapshotTaken) Reset() {
 	*x = SnapshotTaken{}
-	mi := &file_qpc_v1_event_proto_msgTypes[19]
+	mi := &file_qpc_v1_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1784,7 +2037,7 @@ func (x *SnapshotTaken) String() string {
 func (*SnapshotTaken) ProtoMessage() {}
 
 func (x *SnapshotTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[19]
+	mi := &file_qpc_v1_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1797,7 +2050,7 @@ func (x *SnapshotTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTaken.ProtoReflect.Descriptor instead.
 func (*SnapshotTaken) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{19}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotTaken) GetSize() uint64 {
@@ -1826,7 +2079,7 @@ type RequestAnswered struct {
 
 func (x *RequestAnswered) Reset() {
 	*x = RequestAnswered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[20]
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +2091,7 @@ func (x *RequestAnswered) String() string {
 func (*RequestAnswered) ProtoMessage() {}
 
 func (x *RequestAnswered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[20]
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +2104,7 @@ func (x *RequestAnswered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestAnswered.ProtoReflect.Descriptor instead.
 func (*RequestAnswered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{20}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21}
 }
 
 // RoleChanged gives an account another role than it had.
@@ -1866,7 +2119,7 @@ type RoleChanged struct {
 
 func (x *RoleChanged) Reset() {
 	*x = RoleChanged{}
-	mi := &file_qpc_v1_event_proto_msgTypes[21]
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +2131,7 @@ func (x *RoleChanged) String() string {
 func (*RoleChanged) ProtoMessage() {}
 
 func (x *RoleChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[21]
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +2144,7 @@ func (x *RoleChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleChanged.ProtoReflect.Descriptor instead.
 func (*RoleChanged) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RoleChanged) GetAccountId() []byte {
@@ -1928,7 +2181,7 @@ type KeyRevoked struct {
 
 func (x *KeyRevoked) Reset() {
 	*x = KeyRevoked{}
-	mi := &file_qpc_v1_event_proto_msgTypes[22]
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2193,7 @@ func (x *KeyRevoked) String() string {
 func (*KeyRevoked) ProtoMessage() {}
 
 func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[22]
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2206,7 @@ func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRevoked.ProtoReflect.Descriptor instead.
 func (*KeyRevoked) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *KeyRevoked) GetKey() []byte {
@@ -1985,7 +2238,7 @@ type IdentityReplaced struct {
 
 func (x *IdentityReplaced) Reset() {
 	*x = IdentityReplaced{}
-	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2250,7 @@ func (x *IdentityReplaced) String() string {
 func (*IdentityReplaced) ProtoMessage() {}
 
 func (x *IdentityReplaced) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2263,7 @@ func (x *IdentityReplaced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityReplaced.ProtoReflect.Descriptor instead.
 func (*IdentityReplaced) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{23}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *IdentityReplaced) GetAccountId() []byte {
@@ -2056,7 +2309,7 @@ type ResetIssued struct {
 
 func (x *ResetIssued) Reset() {
 	*x = ResetIssued{}
-	mi := &file_qpc_v1_event_proto_msgTypes[24]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2321,7 @@ func (x *ResetIssued) String() string {
 func (*ResetIssued) ProtoMessage() {}
 
 func (x *ResetIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[24]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2334,7 @@ func (x *ResetIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetIssued.ProtoReflect.Descriptor instead.
 func (*ResetIssued) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{24}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ResetIssued) GetAccountId() []byte {
@@ -2132,7 +2385,7 @@ type AccountReset struct {
 
 func (x *AccountReset) Reset() {
 	*x = AccountReset{}
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2144,7 +2397,7 @@ func (x *AccountReset) String() string {
 func (*AccountReset) ProtoMessage() {}
 
 func (x *AccountReset) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2157,7 +2410,7 @@ func (x *AccountReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountReset.ProtoReflect.Descriptor instead.
 func (*AccountReset) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AccountReset) GetAccountId() []byte {
@@ -2219,7 +2472,7 @@ type DeviceRegistered struct {
 
 func (x *DeviceRegistered) Reset() {
 	*x = DeviceRegistered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2231,7 +2484,7 @@ func (x *DeviceRegistered) String() string {
 func (*DeviceRegistered) ProtoMessage() {}
 
 func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2244,7 +2497,7 @@ func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceRegistered.ProtoReflect.Descriptor instead.
 func (*DeviceRegistered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeviceRegistered) GetAccountId() []byte {
@@ -2285,7 +2538,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2297,7 +2550,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2584,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/actor.proto\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x17qpc/v1/moderation.proto\"\xa2\x0f\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/actor.proto\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\x1a\x17qpc/v1/moderation.proto\"\xc0\x13\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -2360,7 +2613,14 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x128\n" +
 	"\freset_issued\x18) \x01(\v2\x13.qpc.v1.ResetIssuedH\x00R\vresetIssued\x12;\n" +
 	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12G\n" +
-	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegistered\x125\n" +
+	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegistered\x12A\n" +
+	"\x0fchannel_created\x18F \x01(\v2\x16.qpc.v1.ChannelCreatedH\x00R\x0echannelCreated\x12W\n" +
+	"\x17channel_members_changed\x18G \x01(\v2\x1d.qpc.v1.ChannelMembersChangedH\x00R\x15channelMembersChanged\x12T\n" +
+	"\x16channel_member_updated\x18H \x01(\v2\x1c.qpc.v1.ChannelMemberUpdatedH\x00R\x14channelMemberUpdated\x12A\n" +
+	"\x0fchannel_updated\x18I \x01(\v2\x16.qpc.v1.ChannelUpdatedH\x00R\x0echannelUpdated\x12E\n" +
+	"\x11channel_epoch_set\x18J \x01(\v2\x17.qpc.v1.ChannelEpochSetH\x00R\x0fchannelEpochSet\x12>\n" +
+	"\x0echannel_posted\x18K \x01(\v2\x15.qpc.v1.ChannelPostedH\x00R\rchannelPosted\x12`\n" +
+	"\x1achannel_rotation_requested\x18L \x01(\v2 .qpc.v1.ChannelRotationRequestedH\x00R\x18channelRotationRequested\x125\n" +
 	"\vuser_banned\x18P \x01(\v2\x12.qpc.v1.UserBannedH\x00R\n" +
 	"userBanned\x12;\n" +
 	"\ruser_unbanned\x18Q \x01(\v2\x14.qpc.v1.UserUnbannedH\x00R\fuserUnbanned\x128\n" +
@@ -2432,7 +2692,7 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
 	"\aEXPIRED\x10\x01\x12\x0e\n" +
 	"\n" +
-	"LOGGED_OUT\x10\x02\"\xfe\x02\n" +
+	"LOGGED_OUT\x10\x02\"\x9d\x03\n" +
 	"\x0fMessageEnqueued\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12\x1d\n" +
@@ -2445,11 +2705,31 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x0epayload_sha256\x18\a \x01(\fR\rpayloadSha256\x12\x1d\n" +
 	"\n" +
 	"expires_ms\x18\b \x01(\x04R\texpiresMs\x12\x18\n" +
-	"\acontrol\x18\t \x01(\bR\acontrol\x1a9\n" +
+	"\acontrol\x18\t \x01(\bR\acontrol\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\n" +
+	" \x01(\fR\tchannelId\x1a9\n" +
 	"\x06Target\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"E\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xfa\x02\n" +
+	"\rChannelPosted\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\x01 \x01(\fR\tchannelId\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x02 \x01(\fR\tmessageId\x12\x1b\n" +
+	"\tsender_id\x18\x03 \x01(\fR\bsenderId\x12\x1f\n" +
+	"\vchannel_seq\x18\x04 \x01(\x04R\n" +
+	"channelSeq\x128\n" +
+	"\atargets\x18\x05 \x03(\v2\x1e.qpc.v1.MessageEnqueued.TargetR\atargets\x12\x18\n" +
+	"\askipped\x18\x06 \x03(\fR\askipped\x12!\n" +
+	"\fpayload_size\x18\a \x01(\rR\vpayloadSize\x12%\n" +
+	"\x0epayload_sha256\x18\b \x01(\fR\rpayloadSha256\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\t \x01(\x04R\texpiresMs\x12\x16\n" +
+	"\x06commit\x18\n" +
+	" \x01(\bR\x06commit\x12\x18\n" +
+	"\awelcome\x18\v \x01(\bR\awelcome\"E\n" +
 	"\x0fMessagesDrained\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x13\n" +
@@ -2530,45 +2810,52 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_qpc_v1_event_proto_goTypes = []any{
-	(SessionsEnded_Cause)(0),       // 0: qpc.v1.SessionsEnded.Cause
-	(*Event)(nil),                  // 1: qpc.v1.Event
-	(*Receipt)(nil),                // 2: qpc.v1.Receipt
-	(*ServerConfigured)(nil),       // 3: qpc.v1.ServerConfigured
-	(*HeadSealed)(nil),             // 4: qpc.v1.HeadSealed
-	(*KeyTransparencyEntry)(nil),   // 5: qpc.v1.KeyTransparencyEntry
-	(*OpaqueRecord)(nil),           // 6: qpc.v1.OpaqueRecord
-	(*AccountRegistered)(nil),      // 7: qpc.v1.AccountRegistered
-	(*RevocationLabel)(nil),        // 8: qpc.v1.RevocationLabel
-	(*PasswordChanged)(nil),        // 9: qpc.v1.PasswordChanged
-	(*SessionStarted)(nil),         // 10: qpc.v1.SessionStarted
-	(*SessionTouched)(nil),         // 11: qpc.v1.SessionTouched
-	(*SessionsEnded)(nil),          // 12: qpc.v1.SessionsEnded
-	(*MessageEnqueued)(nil),        // 13: qpc.v1.MessageEnqueued
-	(*MessagesDrained)(nil),        // 14: qpc.v1.MessagesDrained
-	(*MessagesConfirmed)(nil),      // 15: qpc.v1.MessagesConfirmed
-	(*MessagesAcked)(nil),          // 16: qpc.v1.MessagesAcked
-	(*MessagesExpired)(nil),        // 17: qpc.v1.MessagesExpired
-	(*DrainedReleased)(nil),        // 18: qpc.v1.DrainedReleased
-	(*ReceiptsExpired)(nil),        // 19: qpc.v1.ReceiptsExpired
-	(*SnapshotTaken)(nil),          // 20: qpc.v1.SnapshotTaken
-	(*RequestAnswered)(nil),        // 21: qpc.v1.RequestAnswered
-	(*RoleChanged)(nil),            // 22: qpc.v1.RoleChanged
-	(*KeyRevoked)(nil),             // 23: qpc.v1.KeyRevoked
-	(*IdentityReplaced)(nil),       // 24: qpc.v1.IdentityReplaced
-	(*ResetIssued)(nil),            // 25: qpc.v1.ResetIssued
-	(*AccountReset)(nil),           // 26: qpc.v1.AccountReset
-	(*DeviceRegistered)(nil),       // 27: qpc.v1.DeviceRegistered
-	(*MessageEnqueued_Target)(nil), // 28: qpc.v1.MessageEnqueued.Target
-	(*UserBanned)(nil),             // 29: qpc.v1.UserBanned
-	(*UserUnbanned)(nil),           // 30: qpc.v1.UserUnbanned
-	(*BansExpired)(nil),            // 31: qpc.v1.BansExpired
-	(*MessageReported)(nil),        // 32: qpc.v1.MessageReported
-	(*ReportResolved)(nil),         // 33: qpc.v1.ReportResolved
-	(SessionScope)(0),              // 34: qpc.v1.SessionScope
-	(Role)(0),                      // 35: qpc.v1.Role
-	(*Actor)(nil),                  // 36: qpc.v1.Actor
+	(SessionsEnded_Cause)(0),         // 0: qpc.v1.SessionsEnded.Cause
+	(*Event)(nil),                    // 1: qpc.v1.Event
+	(*Receipt)(nil),                  // 2: qpc.v1.Receipt
+	(*ServerConfigured)(nil),         // 3: qpc.v1.ServerConfigured
+	(*HeadSealed)(nil),               // 4: qpc.v1.HeadSealed
+	(*KeyTransparencyEntry)(nil),     // 5: qpc.v1.KeyTransparencyEntry
+	(*OpaqueRecord)(nil),             // 6: qpc.v1.OpaqueRecord
+	(*AccountRegistered)(nil),        // 7: qpc.v1.AccountRegistered
+	(*RevocationLabel)(nil),          // 8: qpc.v1.RevocationLabel
+	(*PasswordChanged)(nil),          // 9: qpc.v1.PasswordChanged
+	(*SessionStarted)(nil),           // 10: qpc.v1.SessionStarted
+	(*SessionTouched)(nil),           // 11: qpc.v1.SessionTouched
+	(*SessionsEnded)(nil),            // 12: qpc.v1.SessionsEnded
+	(*MessageEnqueued)(nil),          // 13: qpc.v1.MessageEnqueued
+	(*ChannelPosted)(nil),            // 14: qpc.v1.ChannelPosted
+	(*MessagesDrained)(nil),          // 15: qpc.v1.MessagesDrained
+	(*MessagesConfirmed)(nil),        // 16: qpc.v1.MessagesConfirmed
+	(*MessagesAcked)(nil),            // 17: qpc.v1.MessagesAcked
+	(*MessagesExpired)(nil),          // 18: qpc.v1.MessagesExpired
+	(*DrainedReleased)(nil),          // 19: qpc.v1.DrainedReleased
+	(*ReceiptsExpired)(nil),          // 20: qpc.v1.ReceiptsExpired
+	(*SnapshotTaken)(nil),            // 21: qpc.v1.SnapshotTaken
+	(*RequestAnswered)(nil),          // 22: qpc.v1.RequestAnswered
+	(*RoleChanged)(nil),              // 23: qpc.v1.RoleChanged
+	(*KeyRevoked)(nil),               // 24: qpc.v1.KeyRevoked
+	(*IdentityReplaced)(nil),         // 25: qpc.v1.IdentityReplaced
+	(*ResetIssued)(nil),              // 26: qpc.v1.ResetIssued
+	(*AccountReset)(nil),             // 27: qpc.v1.AccountReset
+	(*DeviceRegistered)(nil),         // 28: qpc.v1.DeviceRegistered
+	(*MessageEnqueued_Target)(nil),   // 29: qpc.v1.MessageEnqueued.Target
+	(*ChannelCreated)(nil),           // 30: qpc.v1.ChannelCreated
+	(*ChannelMembersChanged)(nil),    // 31: qpc.v1.ChannelMembersChanged
+	(*ChannelMemberUpdated)(nil),     // 32: qpc.v1.ChannelMemberUpdated
+	(*ChannelUpdated)(nil),           // 33: qpc.v1.ChannelUpdated
+	(*ChannelEpochSet)(nil),          // 34: qpc.v1.ChannelEpochSet
+	(*ChannelRotationRequested)(nil), // 35: qpc.v1.ChannelRotationRequested
+	(*UserBanned)(nil),               // 36: qpc.v1.UserBanned
+	(*UserUnbanned)(nil),             // 37: qpc.v1.UserUnbanned
+	(*BansExpired)(nil),              // 38: qpc.v1.BansExpired
+	(*MessageReported)(nil),          // 39: qpc.v1.MessageReported
+	(*ReportResolved)(nil),           // 40: qpc.v1.ReportResolved
+	(SessionScope)(0),                // 41: qpc.v1.SessionScope
+	(Role)(0),                        // 42: qpc.v1.Role
+	(*Actor)(nil),                    // 43: qpc.v1.Actor
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	2,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -2580,45 +2867,53 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	11, // 6: qpc.v1.Event.session_touched:type_name -> qpc.v1.SessionTouched
 	12, // 7: qpc.v1.Event.sessions_ended:type_name -> qpc.v1.SessionsEnded
 	4,  // 8: qpc.v1.Event.head_sealed:type_name -> qpc.v1.HeadSealed
-	23, // 9: qpc.v1.Event.key_revoked:type_name -> qpc.v1.KeyRevoked
-	24, // 10: qpc.v1.Event.identity_replaced:type_name -> qpc.v1.IdentityReplaced
+	24, // 9: qpc.v1.Event.key_revoked:type_name -> qpc.v1.KeyRevoked
+	25, // 10: qpc.v1.Event.identity_replaced:type_name -> qpc.v1.IdentityReplaced
 	13, // 11: qpc.v1.Event.message_enqueued:type_name -> qpc.v1.MessageEnqueued
-	14, // 12: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
-	15, // 13: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
-	16, // 14: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
-	17, // 15: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
-	18, // 16: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
-	19, // 17: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
-	20, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
-	21, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
-	22, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
-	25, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
-	26, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
-	27, // 23: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
-	29, // 24: qpc.v1.Event.user_banned:type_name -> qpc.v1.UserBanned
-	30, // 25: qpc.v1.Event.user_unbanned:type_name -> qpc.v1.UserUnbanned
-	31, // 26: qpc.v1.Event.bans_expired:type_name -> qpc.v1.BansExpired
-	32, // 27: qpc.v1.Event.message_reported:type_name -> qpc.v1.MessageReported
-	33, // 28: qpc.v1.Event.report_resolved:type_name -> qpc.v1.ReportResolved
-	6,  // 29: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	8,  // 30: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	6,  // 31: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	34, // 32: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 33: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	28, // 34: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	35, // 35: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	36, // 36: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	36, // 37: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	8,  // 38: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	36, // 39: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
-	6,  // 40: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
-	8,  // 41: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	8,  // 42: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	15, // 12: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
+	16, // 13: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
+	17, // 14: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
+	18, // 15: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
+	19, // 16: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
+	20, // 17: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
+	21, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
+	22, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
+	23, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
+	26, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
+	27, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
+	28, // 23: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
+	30, // 24: qpc.v1.Event.channel_created:type_name -> qpc.v1.ChannelCreated
+	31, // 25: qpc.v1.Event.channel_members_changed:type_name -> qpc.v1.ChannelMembersChanged
+	32, // 26: qpc.v1.Event.channel_member_updated:type_name -> qpc.v1.ChannelMemberUpdated
+	33, // 27: qpc.v1.Event.channel_updated:type_name -> qpc.v1.ChannelUpdated
+	34, // 28: qpc.v1.Event.channel_epoch_set:type_name -> qpc.v1.ChannelEpochSet
+	14, // 29: qpc.v1.Event.channel_posted:type_name -> qpc.v1.ChannelPosted
+	35, // 30: qpc.v1.Event.channel_rotation_requested:type_name -> qpc.v1.ChannelRotationRequested
+	36, // 31: qpc.v1.Event.user_banned:type_name -> qpc.v1.UserBanned
+	37, // 32: qpc.v1.Event.user_unbanned:type_name -> qpc.v1.UserUnbanned
+	38, // 33: qpc.v1.Event.bans_expired:type_name -> qpc.v1.BansExpired
+	39, // 34: qpc.v1.Event.message_reported:type_name -> qpc.v1.MessageReported
+	40, // 35: qpc.v1.Event.report_resolved:type_name -> qpc.v1.ReportResolved
+	6,  // 36: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	8,  // 37: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	6,  // 38: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	41, // 39: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 40: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	29, // 41: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	29, // 42: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	42, // 43: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	43, // 44: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	43, // 45: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	8,  // 46: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	43, // 47: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	6,  // 48: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	8,  // 49: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	8,  // 50: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -2629,6 +2924,7 @@ func file_qpc_v1_event_proto_init() {
 	file_qpc_v1_actor_proto_init()
 	file_qpc_v1_admin_proto_init()
 	file_qpc_v1_auth_proto_init()
+	file_qpc_v1_channels_proto_init()
 	file_qpc_v1_moderation_proto_init()
 	file_qpc_v1_event_proto_msgTypes[0].OneofWrappers = []any{
 		(*Event_ServerConfigured)(nil),
@@ -2654,6 +2950,13 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_ResetIssued)(nil),
 		(*Event_AccountReset)(nil),
 		(*Event_DeviceRegistered)(nil),
+		(*Event_ChannelCreated)(nil),
+		(*Event_ChannelMembersChanged)(nil),
+		(*Event_ChannelMemberUpdated)(nil),
+		(*Event_ChannelUpdated)(nil),
+		(*Event_ChannelEpochSet)(nil),
+		(*Event_ChannelPosted)(nil),
+		(*Event_ChannelRotationRequested)(nil),
 		(*Event_UserBanned)(nil),
 		(*Event_UserUnbanned)(nil),
 		(*Event_BansExpired)(nil),
@@ -2666,7 +2969,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -198,6 +198,12 @@ const (
 	Rate_DEVICE_CHANGE Rate_Class = 13
 	// ListDevices.
 	Rate_DEVICE_LIST Rate_Class = 14
+	// CreateChannel: 100 per day.
+	Rate_CHANNEL_CREATE Rate_Class = 19
+	// Changes of a channel and its members.
+	Rate_CHANNEL_CHANGE Rate_Class = 20
+	// ListGroupMembers.
+	Rate_CHANNEL_READ Rate_Class = 21
 	// ReportMessage: 30 per day.
 	Rate_REPORT Rate_Class = 23
 	// What moderators do.
@@ -222,6 +228,9 @@ var (
 		12: "AUDIT",
 		13: "DEVICE_CHANGE",
 		14: "DEVICE_LIST",
+		19: "CHANNEL_CREATE",
+		20: "CHANNEL_CHANGE",
+		21: "CHANNEL_READ",
 		23: "REPORT",
 		24: "MODERATE",
 	}
@@ -241,6 +250,9 @@ var (
 		"AUDIT":           12,
 		"DEVICE_CHANGE":   13,
 		"DEVICE_LIST":     14,
+		"CHANNEL_CREATE":  19,
+		"CHANNEL_CHANGE":  20,
+		"CHANNEL_READ":    21,
 		"REPORT":          23,
 		"MODERATE":        24,
 	}
@@ -624,8 +636,8 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"REQUEST_ID\x10\x01\x12\r\n" +
 	"\tAFTER_SEQ\x10\x02\x12\v\n" +
 	"\aCONTENT\x10\x03\x12\f\n" +
-	"\bONE_SHOT\x10\x04\"\x8a\x02\n" +
-	"\x04Rate\"\x81\x02\n" +
+	"\bONE_SHOT\x10\x04\"\xc4\x02\n" +
+	"\x04Rate\"\xbb\x02\n" +
 	"\x05Class\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PROBE\x10\x01\x12\x12\n" +
@@ -644,7 +656,10 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"\x06REVOKE\x10\v\x12\t\n" +
 	"\x05AUDIT\x10\f\x12\x11\n" +
 	"\rDEVICE_CHANGE\x10\r\x12\x0f\n" +
-	"\vDEVICE_LIST\x10\x0e\x12\n" +
+	"\vDEVICE_LIST\x10\x0e\x12\x12\n" +
+	"\x0eCHANNEL_CREATE\x10\x13\x12\x12\n" +
+	"\x0eCHANNEL_CHANGE\x10\x14\x12\x10\n" +
+	"\fCHANNEL_READ\x10\x15\x12\n" +
 	"\n" +
 	"\x06REPORT\x10\x17\x12\f\n" +
 	"\bMODERATE\x10\x18\"=\n" +

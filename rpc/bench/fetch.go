@@ -104,14 +104,18 @@ func (d Drain) each(ctx context.Context, read func(context.Context, int, noter) 
 	return total
 }
 
-// fillBatch is how many bytes of payload one BatchEnqueue carries at most.
-const fillBatch = 1 << 20
+// One BatchEnqueue of the filling carries so much at most: a queue is not filled
+// by one call, and messages of one call are stored in no order.
+const (
+	fillItems = 16
+	fillBytes = 1 << 20
+)
 
 // fill queues the messages of a round.
 func (d Drain) fill(ctx context.Context, t *Target) error {
 	return d.each(ctx, func(ctx context.Context, connection int, _ noter) (queued uint64, err error) {
 		for left := d.Messages; left > 0; {
-			n := min(left, 1000, max(1, fillBatch/d.Payload))
+			n := min(left, fillItems, max(1, fillBytes/d.Payload))
 			if err := t.queue(ctx, connection, n, d.Payload); err != nil {
 				return queued, fmt.Errorf("fill queue %d: %w", connection, err)
 			}

@@ -110,6 +110,15 @@ func TestTypedCalls(t *testing.T) {
 		"FetchHybridKey":  func() error { _, err := c.FetchHybridKey(ctx, new(pb.FetchHybridKeyRequest)); return err },
 		"FetchHybridKeys": func() error { _, err := c.FetchHybridKeys(ctx, new(pb.FetchHybridKeysRequest)); return err },
 		"ResolveUser":     func() error { _, err := c.ResolveUser(ctx, "alice"); return err },
+		"CreateChannel":   func() error { _, err := c.CreateChannel(ctx, new(pb.CreateChannelRequest)); return err },
+		"AddMember":       func() error { _, err := c.AddMember(ctx, new(pb.AddMemberRequest)); return err },
+		"RemoveMember":    func() error { _, err := c.RemoveMember(ctx, new(pb.RemoveMemberRequest)); return err },
+		"RotateKeys":      func() error { _, err := c.RotateKeys(ctx, new(pb.RotateKeysRequest)); return err },
+		"UpdateGroupMetadata": func() error {
+			_, err := c.UpdateGroupMetadata(ctx, new(pb.UpdateGroupMetadataRequest))
+			return err
+		},
+		"ListGroupMembers": func() error { _, err := c.ListGroupMembers(ctx, new(pb.ListGroupMembersRequest)); return err },
 		"RevokeKey": func() error {
 			_, err := c.RevokeKey(ctx, &pb.RevokeKeyRequest{Signature: make([]byte, 64)})
 			return err

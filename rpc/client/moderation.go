@@ -15,7 +15,7 @@ func Reported(e *pb.Envelope) *pb.ReportedMessage {
 	}
 	digest := sha256.Sum256(e.GetPayload())
 	return &pb.ReportedMessage{
-		MessageId: e.GetMessageId(), PayloadSha256: digest[:], TimeMs: e.GetEnqueuedMs(), Frank: e.GetFrank(),
+		MessageId: e.GetMessageId(), ChannelId: e.GetChannelId(), PayloadSha256: digest[:], TimeMs: e.GetEnqueuedMs(), Frank: e.GetFrank(),
 	}
 }
 

@@ -15,6 +15,10 @@
 // room for, are one PushNewMessage with resync set, which tells the client to
 // fetch: the more there is to do, the fewer pushes are sent.
 //
+// What is not in a queue (typing, presence, who joined a channel) is a word of its
+// own, sent as it is; those that a client has no room for are dropped, and a dropped
+// membership becomes a resync.
+//
 // The Hub owns which connection is bound to which device and which session it
 // used last.
 package push

@@ -24,6 +24,9 @@ var rates = map[pb.Rate_Class]budget{
 	pb.Rate_AUDIT:           {burst: 300, interval: time.Second / 5},
 	pb.Rate_DEVICE_CHANGE:   {burst: 20, interval: time.Minute},
 	pb.Rate_DEVICE_LIST:     {burst: 60, interval: time.Second},
+	pb.Rate_CHANNEL_CREATE:  {burst: 100, interval: 24 * time.Hour / 100},
+	pb.Rate_CHANNEL_CHANGE:  {burst: 120, interval: time.Second},
+	pb.Rate_CHANNEL_READ:    {burst: 300, interval: time.Second / 5},
 	pb.Rate_REPORT:          {burst: 30, interval: 24 * time.Hour / 30},
 	pb.Rate_MODERATE:        {burst: 120, interval: time.Second},
 }
@@ -39,6 +42,9 @@ var (
 	// ownLoginRate is for logins of an account on connections that are bound to
 	// it: its owner can't be locked out by others' attempts.
 	ownLoginRate = budget{burst: 10, interval: 15 * time.Minute / 10}
+	// typingRate is for passing messages of an account: what nobody stores still
+	// goes to every member.
+	typingRate = budget{burst: 30, interval: time.Second / 2}
 	// receiptRate is for looks of an account at its own leaves.
 	receiptRate = budget{burst: 20, interval: 24 * time.Hour / 20}
 )
@@ -50,6 +56,7 @@ const (
 	kindLoginName
 	kindLoginOwn
 	kindReceipt
+	kindTyping
 )
 
 // spend charges a call to its buckets. Refusal: RateLimited RATE. Unknown names
@@ -141,9 +148,23 @@ func (c *call) sendCharges() []charge {
 	}
 	switch req := c.message.(type) {
 	case *pb.EnqueueRequest:
+		if req.GetClass() == pb.MessageClass_EPHEMERAL {
+			return []charge{{key: bucketKey{kind: kindTyping, a: c.caller.Account}, budget: typingRate, tokens: 1}}
+		}
 		return []charge{{key: pair(req.GetRecipientKey(), req.GetRecipientDevice()), budget: pairRate, tokens: 1}}
 	case *pb.BatchEnqueueRequest:
 		tokens := make(map[bucketKey]int)
+		if len(req.GetChannelId()) > 0 { // one for the channel, and for each Welcome
+			tokens[pair(req.GetChannelId(), nil)]++
+		}
+		for _, w := range req.GetWelcomes() {
+			for _, key := range w.GetRecipientKeys() {
+				tokens[pair(key, nil)]++
+			}
+			for _, key := range w.GetRecipientDevices() {
+				tokens[pair(nil, key)]++
+			}
+		}
 		for _, item := range req.GetItems() {
 			tokens[pair(item.GetRecipientKey(), item.GetRecipientDevice())]++
 		}

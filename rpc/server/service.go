@@ -18,6 +18,7 @@ type service struct {
 	vrf        *kt.VRFPrivateKey
 	frank      *commands.FrankKey
 	handlers   map[uint16]handler
+	teller     *teller
 }
 
 // newService ties engine, ceremonies and hub together.
@@ -36,6 +37,7 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 		frank: commands.NewFrankKey(datadir.FrankVersion, d.Secrets.FrankKey),
 		hub:   push.NewHub(push.Options{Payload: engine.Payload, Logger: c.Logger}),
 	}
+	s.teller = newTeller(engine, s.hub, c.Logger)
 	engine.OnPublish(s.published)
 	return s, nil
 }
@@ -45,7 +47,17 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 func (s *service) published(p commands.Published) {
 	messages := make([]push.Message, len(p.Messages))
 	for i, m := range p.Messages {
-		messages[i] = push.Message{Device: m.DeviceKey, Owner: m.Owner, ID: m.MessageID, Seq: m.Seq, Size: m.Size, Control: m.Control}
+		messages[i] = push.Message{Device: m.DeviceKey, Owner: m.Owner, ID: m.MessageID, Seq: m.Seq, Size: m.Size, Control: m.Control,
+			Channel: m.Channel, ChannelSeq: m.ChannelSeq, Welcome: m.Welcome}
 	}
 	s.hub.Publish(messages, p.Ended)
+	for _, change := range p.Members {
+		s.teller.note(change)
+	}
+}
+
+// close ends what tells clients of news. Connections must be closed before.
+func (s *service) close() {
+	s.teller.close()
+	s.hub.Close()
 }

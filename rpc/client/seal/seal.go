@@ -82,11 +82,12 @@ type Sender struct {
 }
 
 // Draft is what is written: the id is 16 random bytes, the time Unix
-// milliseconds of the sender's clock.
+// milliseconds of the sender's clock. Within a channel it names that, 16 bytes.
 type Draft struct {
-	ID     [16]byte
-	TimeMS uint64
-	Text   []byte
+	ID        [16]byte
+	TimeMS    uint64
+	Text      []byte
+	ChannelID []byte
 }
 
 // Seal closes a draft for the identity that the KeySet belongs to. The caller
@@ -108,6 +109,7 @@ func Seal(from Sender, to *pb.KeySet, draft Draft) ([]byte, error) {
 		SenderIdentityKey:    from.IdentityKey,
 		SenderDeviceKey:      from.Device.Public().(ed25519.PublicKey),
 		RecipientIdentityKey: to.GetIdentityKey(),
+		ChannelId:            draft.ChannelID,
 		Id:                   draft.ID[:],
 		TimeMs:               draft.TimeMS,
 		Plaintext:            draft.Text,
