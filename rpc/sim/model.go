@@ -31,6 +31,10 @@ type Model struct {
 	ids     map[ID]*Account // by account id
 	// Channels are those that somebody is in.
 	Channels map[ID]*Channel
+	// Bans are those that nothing has ended yet, by account.
+	Bans map[ID]*pb.UserBanned
+	// Reports are the states of all reports.
+	Reports map[ID]pb.ReportState
 }
 
 // Key is an Ed25519 public key, ID a random 16-byte id.
@@ -122,6 +126,7 @@ func NewModel() *Model {
 		Receipts: map[ReceiptKey]*pb.Receipt{}, KeySets: map[Key]*pb.KeySet{}, ids: map[ID]*Account{},
 		Payloads: map[PayloadKey][32]byte{}, Gone: map[PayloadKey]bool{}, Messages: map[ID]*Message{},
 		Revoked: map[Key]*pb.Revocation{}, Channels: map[ID]*Channel{},
+		Bans: map[ID]*pb.UserBanned{}, Reports: map[ID]pb.ReportState{},
 	}
 }
 
@@ -134,6 +139,9 @@ func (m *Model) Apply(ev *pb.Event) error {
 		return fmt.Errorf("the first event and no other configures the server")
 	}
 	m.TimeMS = ev.TimeMs
+	if err := m.acts(ev); err != nil {
+		return err
+	}
 	if err := m.body(ev); err != nil {
 		return err
 	}
@@ -152,6 +160,18 @@ func (m *Model) body(ev *pb.Event) error {
 	switch b := ev.Body.(type) {
 	case *pb.Event_ServerConfigured, *pb.Event_SnapshotTaken, *pb.Event_RequestAnswered:
 		return nil
+	case *pb.Event_DeviceRegistered:
+		return m.addDevice(b.DeviceRegistered)
+	case *pb.Event_UserBanned:
+		return m.ban(b.UserBanned)
+	case *pb.Event_UserUnbanned:
+		return m.unban(b.UserUnbanned)
+	case *pb.Event_BansExpired:
+		return m.expireBans(b.BansExpired)
+	case *pb.Event_MessageReported:
+		return m.report(b.MessageReported)
+	case *pb.Event_ReportResolved:
+		return m.resolve(b.ReportResolved)
 	case *pb.Event_ResetIssued:
 		return m.issueReset(b.ResetIssued)
 	case *pb.Event_AccountReset:
