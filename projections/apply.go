@@ -120,6 +120,16 @@ func applyBody(b *Batch, e *Entry) error {
 		return applyChannelPosted(b, body.ChannelPosted, now)
 	case *pb.Event_ChannelRotationRequested:
 		return applyChannelRotationRequested(b, body.ChannelRotationRequested, now)
+	case *pb.Event_UserBanned:
+		return applyUserBanned(b, body.UserBanned, now)
+	case *pb.Event_UserUnbanned:
+		return applyUserUnbanned(b, body.UserUnbanned)
+	case *pb.Event_BansExpired:
+		return applyBansExpired(b, body.BansExpired, now)
+	case *pb.Event_MessageReported:
+		return applyMessageReported(b, body.MessageReported, now)
+	case *pb.Event_ReportResolved:
+		return applyReportResolved(b, body.ReportResolved, now)
 	default:
 		return invalid("no body of a known type")
 	}

@@ -44,6 +44,7 @@ func TestScripts(t *testing.T) {
 			"keypackage":    makeKeyPackage,
 			"stopserver":    stopServer,
 			"newgeneration": beginGeneration,
+			"moderator":     makeModerator,
 		},
 	})
 }
@@ -115,6 +116,13 @@ func issueReset(ts *testscript.TestScript, _ bool, args []string) {
 	resp := new(pb.ResetAccountResponse)
 	ts.Check(admin.Call(context.Background(), ts.MkAbs("admin.sock"), &pb.ResetAccountRequest{Username: args[0]}, resp))
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), fmt.Appendf(nil, "%x\n", resp.GetResetToken()), 0o600))
+}
+
+// makeModerator makes a user a moderator, as the server's administrator does:
+// moderator NAME
+func makeModerator(ts *testscript.TestScript, _ bool, args []string) {
+	req := &pb.GrantRoleRequest{Username: args[0], Role: pb.Role_MODERATOR}
+	ts.Check(admin.Call(context.Background(), ts.MkAbs("admin.sock"), req, new(pb.GrantRoleResponse)))
 }
 
 // wantStatus runs a program that must end with the exit status given:

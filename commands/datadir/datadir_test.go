@@ -407,3 +407,35 @@ func TestCancelledContext(t *testing.T) {
 	}
 	created(t, fs, "data", "") // the lock was given up, and the rest is redone
 }
+
+// TestFrankKeyComesLater: a directory of a server that made no tags yet gets the key
+// for them when it is opened, once, and half a file of an earlier try is no key.
+func TestFrankKeyComesLater(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	first := created(t, vfs.Default, dir, "chat.example").Secrets.FrankKey
+	path := filepath.Join(dir, secretsDir, frankFile)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".new", []byte("qpc-sec"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var keys [2][32]byte
+	for i := range keys {
+		d := open(t, vfs.Default, dir, Options{})
+		keys[i] = d.Secrets.FrankKey
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if keys[0] == ([32]byte{}) || keys[0] == first || keys[1] != keys[0] {
+		t.Errorf("keys %x, then %x and %x", first, keys[0], keys[1])
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the secret: %v, %v", info, err)
+	}
+	if _, err := os.Stat(path + ".new"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("half a file stays: %v", err)
+	}
+}

@@ -187,6 +187,9 @@ const (
 	// Devices (BadRequest).
 	Reason_TOO_MANY_DEVICES Reason = 120 // limit = devices
 	Reason_IDENTITY_KEY     Reason = 121 // the device's key is the identity key: RevokeKey ends both
+	// Moderation (NotFound).
+	Reason_NOT_BANNED     Reason = 160
+	Reason_NO_SUCH_REPORT Reason = 161
 )
 
 // Enum value maps for Reason.
@@ -262,6 +265,8 @@ var (
 		109: "SIGNING_STOPPED",
 		120: "TOO_MANY_DEVICES",
 		121: "IDENTITY_KEY",
+		160: "NOT_BANNED",
+		161: "NO_SUCH_REPORT",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":   0,
@@ -334,6 +339,8 @@ var (
 		"SIGNING_STOPPED":      109,
 		"TOO_MANY_DEVICES":     120,
 		"IDENTITY_KEY":         121,
+		"NOT_BANNED":           160,
+		"NO_SUCH_REPORT":       161,
 	}
 )
 
@@ -488,7 +495,7 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\vUnavailable\x10\t\x12\f\n" +
 	"\bInternal\x10\n" +
 	"\x12\x11\n" +
-	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\xd1\n" +
+	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\xf7\n" +
 	"\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -567,7 +574,10 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\bINTERNAL\x10l\x12\x13\n" +
 	"\x0fSIGNING_STOPPED\x10m\x12\x14\n" +
 	"\x10TOO_MANY_DEVICES\x10x\x12\x10\n" +
-	"\fIDENTITY_KEY\x10yB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\fIDENTITY_KEY\x10y\x12\x0f\n" +
+	"\n" +
+	"NOT_BANNED\x10\xa0\x01\x12\x13\n" +
+	"\x0eNO_SUCH_REPORT\x10\xa1\x01B\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_status_proto_rawDescOnce sync.Once

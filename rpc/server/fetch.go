@@ -15,8 +15,8 @@ import (
 // fetch serves method 201: from the view when nothing changes by it, else by a
 // command. Payloads are read after the commit.
 func (c *call) fetch(ctx context.Context, req *pb.FetchRequest) (*pb.FetchResponse, error) {
-	resp, ok, err := commands.ReadFetch(c.view, req)
-	if !ok && err == nil {
+	resp, read, err := commands.ReadFetch(c.view, req)
+	if !read && err == nil {
 		resp, err = decided[*pb.FetchResponse](ctx, c, func() (*commands.Command, error) {
 			return commands.NewFetch(c.method.Rule, req)
 		})
@@ -24,7 +24,7 @@ func (c *call) fetch(ctx context.Context, req *pb.FetchRequest) (*pb.FetchRespon
 	if err != nil {
 		return nil, err
 	}
-	resp.Envelopes, err = c.fill(resp.GetEnvelopes())
+	resp.Envelopes, err = c.fill(resp.GetEnvelopes(), !read)
 	return resp, err
 }
 
@@ -34,16 +34,22 @@ func (c *call) peek(_ context.Context, req *pb.PeekRequest) (*pb.PeekResponse, e
 	if err != nil {
 		return nil, err
 	}
-	resp.Envelopes, err = c.fill(resp.GetEnvelopes())
+	resp.Envelopes, err = c.fill(resp.GetEnvelopes(), false)
 	return resp, err
 }
 
-// fill adds the payloads; envelopes whose payload was released are left out.
-func (c *call) fill(envelopes []*pb.Envelope) ([]*pb.Envelope, error) {
+// fill adds the payloads and what a report of a message needs; envelopes whose
+// payload was released are left out. decided tells that a command handed them out,
+// after the call's view was taken.
+func (c *call) fill(envelopes []*pb.Envelope, decided bool) ([]*pb.Envelope, error) {
 	if len(envelopes) == 0 {
 		return nil, nil
 	}
-	return commands.FillPayloads(c.service.engine.Payloads, c.caller.Account, envelopes)
+	envelopes, err := commands.FillPayloads(c.service.engine.Payloads, c.caller.Account, envelopes)
+	if err != nil {
+		return nil, err
+	}
+	return envelopes, c.frank(envelopes, decided)
 }
 
 // decided runs a command and gives its response its type back.
@@ -84,8 +90,8 @@ func (c *call) fetchWait(ctx context.Context, req *pb.FetchWaitRequest) (*pb.Fet
 
 // readQueue is one read of the queue, as fetch does it.
 func (c *call) readQueue(ctx context.Context, req *pb.FetchWaitRequest) (*pb.FetchWaitResponse, error) {
-	resp, ok, err := commands.ReadFetchWait(c.view, req)
-	if !ok && err == nil {
+	resp, read, err := commands.ReadFetchWait(c.view, req)
+	if !read && err == nil {
 		resp, err = decided[*pb.FetchWaitResponse](ctx, c, func() (*commands.Command, error) {
 			return commands.NewFetchWait(c.method.Rule, req)
 		})
@@ -93,7 +99,7 @@ func (c *call) readQueue(ctx context.Context, req *pb.FetchWaitRequest) (*pb.Fet
 	if err != nil {
 		return nil, err
 	}
-	resp.Envelopes, err = c.fill(resp.GetEnvelopes())
+	resp.Envelopes, err = c.fill(resp.GetEnvelopes(), !read)
 	return resp, err
 }
 

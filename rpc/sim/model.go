@@ -32,6 +32,10 @@ type Model struct {
 	begun   bool            // a generation, whose CONFIG follows
 	// Channels are those that somebody is in.
 	Channels map[ID]*Channel
+	// Bans are those that nothing has ended yet, by account.
+	Bans map[ID]*pb.UserBanned
+	// Reports are the states of all reports.
+	Reports map[ID]pb.ReportState
 }
 
 // Key is an Ed25519 public key, ID a random 16-byte id.
@@ -123,6 +127,7 @@ func NewModel() *Model {
 		Receipts: map[ReceiptKey]*pb.Receipt{}, KeySets: map[Key]*pb.KeySet{}, ids: map[ID]*Account{},
 		Payloads: map[PayloadKey][32]byte{}, Gone: map[PayloadKey]bool{}, Messages: map[ID]*Message{},
 		Revoked: map[Key]*pb.Revocation{}, Channels: map[ID]*Channel{},
+		Bans: map[ID]*pb.UserBanned{}, Reports: map[ID]pb.ReportState{},
 	}
 }
 
@@ -136,6 +141,9 @@ func (m *Model) Apply(ev *pb.Event) error {
 	}
 	m.begun = false
 	m.TimeMS = ev.TimeMs
+	if err := m.acts(ev); err != nil {
+		return err
+	}
 	if err := m.body(ev); err != nil {
 		return err
 	}
@@ -157,6 +165,18 @@ func (m *Model) body(ev *pb.Event) error {
 	case *pb.Event_GenerationBegun:
 		m.beginGeneration()
 		return nil
+	case *pb.Event_DeviceRegistered:
+		return m.addDevice(b.DeviceRegistered)
+	case *pb.Event_UserBanned:
+		return m.ban(b.UserBanned)
+	case *pb.Event_UserUnbanned:
+		return m.unban(b.UserUnbanned)
+	case *pb.Event_BansExpired:
+		return m.expireBans(b.BansExpired)
+	case *pb.Event_MessageReported:
+		return m.report(b.MessageReported)
+	case *pb.Event_ReportResolved:
+		return m.resolve(b.ReportResolved)
 	case *pb.Event_ResetIssued:
 		return m.issueReset(b.ResetIssued)
 	case *pb.Event_AccountReset:
