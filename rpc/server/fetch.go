@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -38,12 +39,22 @@ func (c *call) peek(_ context.Context, req *pb.PeekRequest) (*pb.PeekResponse, e
 	return resp, err
 }
 
-// fill adds the payloads; envelopes whose payload was released are left out.
+// pages hold the payloads of answers until they are encoded: a page has 100 KiB
+// and more.
+var pages = sync.Pool{New: func() any { return new([]byte) }}
+
+// fill adds the payloads; envelopes whose payload was released are left out. They
+// refer to memory that serves other calls after finish.
 func (c *call) fill(envelopes []*pb.Envelope) ([]*pb.Envelope, error) {
 	if len(envelopes) == 0 {
 		return nil, nil
 	}
-	return commands.FillPayloads(c.service.engine.Payloads, c.caller.Account, envelopes)
+	if c.page == nil {
+		c.page = pages.Get().(*[]byte)
+	}
+	filled, room, err := commands.FillPayloads(c.service.engine.Payloads, c.caller.Account, envelopes, (*c.page)[:0])
+	*c.page = room
+	return filled, err
 }
 
 // decided runs a command and gives its response its type back.
