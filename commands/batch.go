@@ -24,12 +24,10 @@ type batchItem struct {
 // wrong by itself refuses an atomic call at once, and in any other call becomes
 // that item's result. The payloads must not change until the command is done.
 // Refusals of the call, all BadRequest: MISSING_FIELD without items,
-// TOO_MANY_ITEMS, PAYLOAD_TOO_LARGE (limit in bytes, over all items),
-// NOT_SUPPORTED for the channel form; those of PrepareEnqueue when atomic.
+// TOO_MANY_ITEMS, PAYLOAD_TOO_LARGE (limit in bytes, over all items); those of
+// PrepareEnqueue when atomic.
 func PrepareBatch(req *pb.BatchEnqueueRequest) (*PreparedBatch, error) {
 	switch n := len(req.GetItems()); {
-	case len(req.GetChannelId()) > 0 || req.ExpectedEpoch != nil:
-		return nil, notSupported("channels are")
 	case n == 0:
 		return nil, missing("items")
 	case n > MaxBatchItems:
@@ -108,9 +106,12 @@ func BatchEnqueue(tx *Tx, p *PreparedBatch) (*pb.BatchEnqueueResponse, error) {
 	return &pb.BatchEnqueueResponse{Results: results, ServerTimeMs: tx.Now()}, nil
 }
 
-// NewBatchEnqueue makes the command of a BatchEnqueue. Refusals are those of
-// PrepareBatch.
+// NewBatchEnqueue makes the command of a BatchEnqueue in either form. Refusals are
+// those of PrepareBatch or of PreparePost.
 func NewBatchEnqueue(rule *pb.Rule, req *pb.BatchEnqueueRequest) (*Command, error) {
+	if isPost(req) {
+		return newPost(rule, req)
+	}
 	p, err := PrepareBatch(req)
 	if err != nil {
 		return nil, err
@@ -120,5 +121,20 @@ func NewBatchEnqueue(rule *pb.Rule, req *pb.BatchEnqueueRequest) (*Command, erro
 		return nil, err
 	}
 	c.Entries = len(p.items) * MaxDevices
+	return c, nil
+}
+
+// newPost makes the command of the channel form. How many queues it fills only the
+// writer finds out: a large channel is the estimate.
+func newPost(rule *pb.Rule, req *pb.BatchEnqueueRequest) (*Command, error) {
+	p, err := PreparePost(req)
+	if err != nil {
+		return nil, err
+	}
+	c, err := NewCommand(rule, req, func(tx *Tx) (*pb.BatchEnqueueResponse, error) { return PostToChannel(tx, p) })
+	if err != nil {
+		return nil, err
+	}
+	c.Entries = MaxChannelMembers
 	return c, nil
 }

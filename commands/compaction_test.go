@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,24 +42,6 @@ func TestWhenCompactionIsDue(t *testing.T) {
 	look(false, 48*hour, 10_000)
 	look(false, 69*hour, 10_000)
 	look(true, 70*hour, 10_000) // at 22:00 of a day without a quiet moment
-}
-
-// syncedBuffer takes what several goroutines log.
-type syncedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncedBuffer) count(text string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Count(b.buf.String(), text)
 }
 
 // inTables tells in how many table files of the log a text stands.

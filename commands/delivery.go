@@ -34,6 +34,7 @@ type placed struct {
 	account  projections.ID
 	targets  []*pb.MessageEnqueued_Target
 	skipped  [][]byte
+	lost     []*room               // full ones
 	released []*pb.DrainedReleased // what gives way to it
 
 	// The first target, as in recipient.
@@ -50,20 +51,35 @@ func (d *delivery) place(o *outgoing) (*placed, error) {
 	}
 	p := &placed{outgoing: o, account: to.account}
 	p.targets = p.slot[:0]
-	size := uint64(len(o.payload))
-	var lost []*room
-	full := 0
-	for _, q := range to.queues {
+	full, err := d.fill(p, to.queues, uint64(len(o.payload)))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(to.queues) == 0:
+		return nil, errNoDevice
+	case len(p.targets) == 0:
+		return nil, refuseFull(full == len(to.queues))
+	}
+	p.lose()
+	return p, nil
+}
+
+var errNoDevice = Refuse(pb.Status_NotFound, pb.Reason_NO_DEVICE, "the recipient has no active device")
+
+// fill takes a position for a message of size bytes in every queue that has room,
+// and tells how many were full by themselves. Nothing is lost yet in the others.
+func (d *delivery) fill(p *placed, queues []*room, size uint64) (full int, err error) {
+	for _, q := range queues {
 		verdict, err := q.fit(d.tx, size)
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
 		switch verdict {
 		case queueFull:
 			full++
 			fallthrough
 		case senderQuota:
-			lost = append(lost, q)
+			p.lost = append(p.lost, q)
 			continue
 		}
 		if upTo := q.takeRelease(); upTo > 0 {
@@ -76,17 +92,15 @@ func (d *delivery) place(o *outgoing) (*placed, error) {
 		target.DeviceKey, target.Seq = q.device[:], q.take(size)
 		p.targets = append(p.targets, target)
 	}
-	switch {
-	case len(to.queues) == 0:
-		return nil, Refuse(pb.Status_NotFound, pb.Reason_NO_DEVICE, "the recipient has no active device")
-	case len(p.targets) == 0:
-		return nil, refuseFull(full == len(to.queues))
-	}
-	for _, q := range lost {
+	return full, nil
+}
+
+// lose plans the gaps of a message that is accepted.
+func (p *placed) lose() {
+	for _, q := range p.lost {
 		q.lose()
 		p.skipped = append(p.skipped, q.device[:])
 	}
-	return p, nil
 }
 
 // recipient looks a recipient up. Nobody is a recipient without devices: the
@@ -173,10 +187,8 @@ type messageEvent struct {
 // emit decides a placed message and returns its id, drawn here. Messages are
 // emitted in the order in which they were placed.
 func (d *delivery) emit(p *placed) (*projections.ID, error) {
-	for _, release := range p.released {
-		if err := d.tx.Emit(&pb.Event{Body: &pb.Event_DrainedReleased{DrainedReleased: release}}); err != nil {
-			return nil, err
-		}
+	if err := d.emitReleases(p); err != nil {
+		return nil, err
 	}
 	e := &messageEvent{id: d.tx.NewMessageID(), to: p.account, from: d.tx.Caller().Account, digest: p.digest}
 	d.tx.PutPayload(e.to, e.id, p.payload)
@@ -189,5 +201,16 @@ func (d *delivery) emit(p *placed) (*projections.ID, error) {
 	e.message.PayloadSize = uint32(len(p.payload))
 	e.message.PayloadSha256 = e.digest[:]
 	e.message.ExpiresMs = d.tx.Now() + p.ttlMS
+	e.message.ChannelId = p.channel
 	return &e.id, d.tx.Emit(&e.event)
+}
+
+// emitReleases emits what gives way to a placed message.
+func (d *delivery) emitReleases(p *placed) error {
+	for _, release := range p.released {
+		if err := d.tx.Emit(&pb.Event{Body: &pb.Event_DrainedReleased{DrainedReleased: release}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -199,6 +199,14 @@ func (e *Engine) OnPublish(hook func(Published)) {
 type Published struct {
 	Messages []NewMessage
 	Ended    []projections.Hash // token hashes of sessions that ended
+	Members  []MembersChanged
+	Low      []projections.Key // devices that should upload KeyPackages
+}
+
+// MembersChanged tells who came into a channel and who left it.
+type MembersChanged struct {
+	Channel        projections.ID
+	Added, Removed []projections.ID // accounts
 }
 
 // NewMessage is one new item of one device's queue.
@@ -206,9 +214,13 @@ type NewMessage struct {
 	DeviceKey projections.Key
 	Seq       uint64
 	MessageID projections.ID
-	Owner     projections.ID // account that the payload is stored under
+	Owner     projections.ID // account or channel that the payload is stored under
 	Size      uint32         // payload bytes
 	Control   bool           // the payload is a ControlItem
+	// As in the Envelope; zero outside of channels.
+	Channel    projections.ID
+	ChannelSeq uint64
+	Welcome    bool
 }
 
 var (

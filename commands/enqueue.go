@@ -23,6 +23,7 @@ type outgoing struct {
 	payload []byte
 	digest  [32]byte // SHA-256 of payload
 	ttlMS   uint64
+	channel []byte // of sender and recipient; nil: none
 }
 
 // recipientName is how a sender names who shall get a message: by identity key,
@@ -39,7 +40,7 @@ func newOutgoing(m sendable) (o outgoing, err error) {
 	switch class := m.GetClass(); class {
 	case pb.MessageClass_NORMAL:
 	case pb.MessageClass_EPHEMERAL:
-		return o, notSupported("passing messages (class EPHEMERAL) are")
+		return o, notSupported("passing messages (class EPHEMERAL) in a batch are")
 	default:
 		return o, invalid("class %d is unknown", class)
 	}
@@ -75,12 +76,14 @@ type PreparedEnqueue struct{ message outgoing }
 // not change until the command is done. Refusals, all BadRequest: MISSING_FIELD,
 // INVALID_FIELD, KEY_INVALID, PAYLOAD_TOO_LARGE (limit in bytes), NOT_SUPPORTED.
 func PrepareEnqueue(req *pb.EnqueueRequest) (*PreparedEnqueue, error) {
-	if len(req.GetChannelId()) > 0 {
-		return nil, notSupported("channels are")
-	}
 	message, err := newOutgoing(req)
 	if err != nil {
 		return nil, err
+	}
+	if message.channel = req.GetChannelId(); len(message.channel) > 0 {
+		if _, err := channelIDOf(message.channel); err != nil {
+			return nil, err
+		}
 	}
 	return &PreparedEnqueue{message}, nil
 }
@@ -89,9 +92,14 @@ func PrepareEnqueue(req *pb.EnqueueRequest) (*PreparedEnqueue, error) {
 // to every device of the named identity that is active now. Devices whose queue
 // is full, or holds the sender's share, are skipped and will be told of a gap.
 // Refusals: NotFound NO_DEVICE; RateLimited QUEUE_FULL or SENDER_QUOTA when no
-// device at all can take it.
+// device at all can take it; with a channel Forbidden NOT_A_MEMBER, NOT_JOINED.
 func Enqueue(tx *Tx, p *PreparedEnqueue) (*pb.EnqueueResponse, error) {
 	d := delivery{tx: tx}
+	if len(p.message.channel) > 0 {
+		if err := bothJoined(tx.View(), p.message.channel, tx.Caller(), p.message.to); err != nil {
+			return nil, err
+		}
+	}
 	placed, err := d.place(&p.message)
 	if err != nil {
 		return nil, err

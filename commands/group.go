@@ -44,7 +44,7 @@ func (g *group) reset() {
 		calls:  g.calls[:0],
 		viewed: g.viewed,
 		head:   g.head[:0],
-		news:   Published{Messages: g.news.Messages[:0], Ended: g.news.Ended[:0]},
+		news:   Published{Messages: g.news.Messages[:0], Ended: g.news.Ended[:0], Members: g.news.Members[:0], Low: g.news.Low[:0]},
 	}
 }
 
@@ -92,8 +92,29 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 				Owner:     id16(m.GetAccountId()),
 				Size:      m.GetPayloadSize(),
 				Control:   m.GetControl(),
+				Channel:   id16(m.GetChannelId()),
 			})
 		}
+	case *pb.Event_ChannelPosted:
+		m := body.ChannelPosted
+		g.entries += len(m.GetTargets())
+		for _, t := range m.GetTargets() {
+			g.news.Messages = append(g.news.Messages, NewMessage{
+				DeviceKey:  key32(t.GetDeviceKey()),
+				Seq:        t.GetSeq(),
+				MessageID:  id16(m.GetMessageId()),
+				Owner:      id16(m.GetChannelId()),
+				Size:       m.GetPayloadSize(),
+				Channel:    id16(m.GetChannelId()),
+				ChannelSeq: m.GetChannelSeq(),
+				Welcome:    m.GetWelcome(),
+			})
+		}
+	case *pb.Event_ChannelMembersChanged:
+		m := body.ChannelMembersChanged
+		g.news.Members = append(g.news.Members, MembersChanged{
+			Channel: id16(m.GetChannelId()), Added: ids16(m.GetAdded()), Removed: ids16(m.GetRemoved()),
+		})
 	case *pb.Event_SessionsEnded:
 		for _, token := range body.SessionsEnded.GetTokenHashes() {
 			g.news.Ended = append(g.news.Ended, key32(token))
@@ -118,6 +139,10 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 		for i := range sessions {
 			g.news.Ended = append(g.news.Ended, sessions[i].TokenHash)
 		}
+	case *pb.Event_KeyPackagesTaken:
+		var err error
+		g.news.Low, err = ownersOfLow(g.views(w), body.KeyPackagesTaken, ev.GetTimeMs(), g.news.Low)
+		return err
 	case *pb.Event_PasswordChanged:
 		sessions, err := projections.SessionsOf(g.views(w), id16(body.PasswordChanged.GetAccountId()))
 		if err != nil {
@@ -147,4 +172,12 @@ func id16(b []byte) (id [16]byte) {
 		copy(id[:], b)
 	}
 	return id
+}
+
+func ids16(list [][]byte) []projections.ID {
+	ids := make([]projections.ID, len(list))
+	for i, b := range list {
+		ids[i] = id16(b)
+	}
+	return ids
 }

@@ -22,6 +22,12 @@ const (
 	MaxAckSeqs = 1_024
 	// MaxHybridKeys is the most identities in one FetchHybridKeys.
 	MaxHybridKeys = 256
+	// MaxKeyPackages is the most KeyPackages for one use of one device and cipher
+	// suite, and the most in one UploadKeyPackage.
+	MaxKeyPackages = 100
+	// LowKeyPackages is below how many KeyPackages for one use a device is told,
+	// as one is taken, to upload more.
+	LowKeyPackages = 10
 	// MaxDevices is the most active devices of one account (protocol.md, 700).
 	MaxDevices = 10
 )

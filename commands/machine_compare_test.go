@@ -26,8 +26,9 @@ type oracle struct {
 	shadow *projections.Views
 	// receipts and payloads are those that were there at the last look.
 	receipts map[receiptName]bool
-	payloads map[*modelMessage]*deviceQueue
-	compared map[*modelMessage]bool // huge payloads that were read once
+	payloads map[*modelMessage]bool
+	compared map[*modelMessage]bool            // huge payloads that were read once
+	packages map[projections.ID]projections.ID // KeyPackages seen, with their account
 }
 
 // seenHead is a HEAD of the log.
@@ -42,7 +43,8 @@ func newOracle(w *world) *oracle {
 
 // forget has the oracle expect another log.
 func (o *oracle) forget(w *world) {
-	o.receipts, o.payloads, o.compared = map[receiptName]bool{}, map[*modelMessage]*deviceQueue{}, map[*modelMessage]bool{}
+	o.receipts, o.payloads, o.compared = map[receiptName]bool{}, map[*modelMessage]bool{}, map[*modelMessage]bool{}
+	o.packages = map[projections.ID]projections.ID{}
 	o.close(w)
 	o.open(w)
 }
@@ -135,6 +137,7 @@ func (m *machine) compare(t *rapid.T) {
 		m.compareQueue(t, view.Reader, device, m.model.queues[device])
 	}
 	m.comparePayloads(t)
+	m.comparePackages(t, view.Reader)
 	m.compareReceipts(t, view.Reader)
 }
 
@@ -210,11 +213,18 @@ func (m *machine) compareQueue(t *rapid.T, view projections.Reader, device proje
 	m.check(err)
 	for i, it := range items { // as many as in the model, by the summary
 		w := q.items[i]
-		if it.Seq != w.seq || it.MessageID != w.id || it.Sender != m.model.accounts[w.sender].id || it.Owner != want.Owner ||
+		if w.control != nil && w.id == (projections.ID{}) {
+			w.id = it.MessageID // drawn by the server, and told nobody before
+		}
+		var sender projections.ID // zero: the server
+		if a := m.model.accounts[w.sender]; a != nil {
+			sender = a.id
+		}
+		if it.Seq != w.seq || it.MessageID != w.id || it.Sender != sender || it.Owner != m.ownerOf(w.modelMessage) ||
 			it.Size != uint32(len(w.payload)) || it.EnqueuedMS != w.enqueued || it.ExpiresMS != w.expires || it.Drained != (w.seq <= q.cursor) {
 			t.Fatalf("item %d of %s's queue: %+v\nmodel %d %x drained %v", i, q.owner, it, w.seq, w.id, w.seq <= q.cursor)
 		}
-		m.oracle.payloads[w.modelMessage] = q
+		m.oracle.payloads[w.modelMessage] = true
 	}
 	for name, a := range m.model.accounts {
 		share, err := projections.SenderShare(view, device, a.id)
@@ -231,16 +241,31 @@ func summary(q projections.QueueState) [12]uint64 {
 		uint64(q.Owner[0]), uint64(q.Owner[1]), uint64(q.Owner[15])}
 }
 
+// ownerOf is what a payload is stored under: the channel of a post, else an
+// account.
+func (m *machine) ownerOf(message *modelMessage) projections.ID {
+	if message.post > 0 {
+		return message.channel.id
+	}
+	return m.model.accounts[message.owner].id
+}
+
 // comparePayloads: what waits is there, and what left is gone. Huge ones are
 // looked at when they came and when they left.
 func (m *machine) comparePayloads(t *rapid.T) {
-	for message, q := range m.oracle.payloads {
-		waits := slices.ContainsFunc(q.items, func(it modelItem) bool { return it.modelMessage == message })
+	waiting := map[*modelMessage]bool{}
+	for _, q := range m.model.queues {
+		for _, it := range q.items {
+			waiting[it.modelMessage] = true
+		}
+	}
+	for message := range m.oracle.payloads {
+		waits := waiting[message]
 		if waits && m.oracle.compared[message] {
 			continue
 		}
 		m.oracle.compared[message] = len(message.payload) == len(huge)
-		data, found, err := m.engine.Payload(m.model.accounts[q.owner].id, message.id)
+		data, found, err := m.engine.Payload(m.ownerOf(message), message.id)
 		m.check(err)
 		if found != waits || found && string(data) != message.payload {
 			t.Fatalf("message %x: payload there %v, waits %v", message.id, found, waits)

@@ -23,6 +23,8 @@ type serverModel struct {
 	sessions []*modelSession          // those that did not end
 	queues   map[projections.Key]*deviceQueue
 	receipts map[receiptName]*modelReceipt
+	channels []*modelChannel                   // in the order they were made
+	shelves  map[projections.Key]*packageShelf // KeyPackages by device
 }
 
 const (
@@ -98,6 +100,7 @@ func newServerModel(quotas bool) *serverModel {
 	return &serverModel{
 		quotas: quotas, events: 1, accounts: map[string]*modelAccount{},
 		queues: map[projections.Key]*deviceQueue{}, receipts: map[receiptName]*modelReceipt{},
+		shelves: map[projections.Key]*packageShelf{},
 	}
 }
 
@@ -120,6 +123,12 @@ func (m *serverModel) clone() *serverModel {
 	}
 	for name, r := range m.receipts {
 		c.receipts[name] = r
+	}
+	for _, channel := range m.channels {
+		c.channels = append(c.channels, channel.clone())
+	}
+	for device, s := range m.shelves {
+		c.shelves[device] = s.clone()
 	}
 	return c
 }
@@ -217,6 +226,10 @@ func (m *serverModel) decide(r *request, s *modelSession, now uint64) prediction
 		return m.register(r, req, now)
 	case *pb.OpaqueLoginFinishRequest:
 		return m.login(r, req, now)
+	case *pb.UploadKeyPackageRequest:
+		return m.uploadKeyPackages(r, req, s, now)
+	case *pb.FetchKeyPackageRequest:
+		return m.fetchKeyPackage(r, req, s, now)
 	case *pb.UploadHybridKeyRequest:
 		return m.uploadHybridKey(req, s, now)
 	case *pb.FetchHybridKeyRequest:
@@ -226,7 +239,22 @@ func (m *serverModel) decide(r *request, s *modelSession, now uint64) prediction
 	case *pb.EnqueueRequest:
 		return m.enqueue(req, s, now)
 	case *pb.BatchEnqueueRequest:
+		if len(req.GetChannelId()) > 0 {
+			return m.post(req, s, now)
+		}
 		return m.batch(req, s, now)
+	case *pb.CreateChannelRequest:
+		return m.createChannel(req, s, now)
+	case *pb.AddMemberRequest:
+		return m.addMember(req, s, now)
+	case *pb.RemoveMemberRequest:
+		return m.removeMember(req, s, now)
+	case *pb.UpdateGroupMetadataRequest:
+		return m.updateChannel(req, s, now)
+	case *pb.ListGroupMembersRequest:
+		return m.listMembers(req, s)
+	case *pb.RotateKeysRequest:
+		return m.rotateKeys(req, s, now)
 	case *pb.FetchRequest:
 		page, ok := m.read(s, req.AfterSeq, req.GetMaxItems(), now)
 		return page.answer(ok, &pb.FetchResponse{Envelopes: page.envelopes, More: page.more, Gap: page.gap})

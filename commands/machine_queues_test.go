@@ -97,6 +97,8 @@ type envelope struct {
 	// barren are queues in which an earlier message of the call found nothing that
 	// could give way: the call does not look again.
 	barren map[projections.Key]bool
+	// channel is the one that the message names.
+	channel *modelChannel
 }
 
 func (m *serverModel) devices(e *envelope) []projections.Key {
@@ -118,35 +120,14 @@ func (m *serverModel) deliver(e *envelope) (*modelMessage, prediction) {
 		return nil, refused(pb.Status_NotFound, pb.Reason_NO_DEVICE)
 	}
 	message := &modelMessage{
-		sender: e.sender, payload: string(e.payload), enqueued: e.now, expires: expiry(e.now, e.ttl),
+		sender: e.sender, payload: string(e.payload), enqueued: e.now, expires: expiry(e.now, e.ttl), channel: e.channel,
 	}
-	var into, past []*deviceQueue
-	why := pb.Reason_QUEUE_FULL // only if all are full
-	for _, device := range devices {
-		q := m.queues[device]
-		reason, giveWay := pb.Reason(0), uint64(0)
-		if m.quotas {
-			reason, giveWay = q.room(e.sender, len(e.payload))
+	for name, a := range m.accounts {
+		if slices.Contains(a.devices, devices[0]) {
+			message.owner = name
 		}
-		if giveWay > 0 && e.barren[device] {
-			reason, _ = (&deviceQueue{queueModel: queueModel{items: q.items}}).room(e.sender, len(e.payload))
-			giveWay = 0
-		}
-		switch {
-		case reason != 0:
-			if q.drained() > 0 {
-				e.barren[device] = true
-			}
-			if past = append(past, q); reason != pb.Reason_QUEUE_FULL {
-				why = reason
-			}
-			continue
-		case giveWay > 0:
-			q.release(giveWay)
-			m.events++
-		}
-		into = append(into, q)
 	}
+	into, past, why := m.split(devices, message, e.barren)
 	if len(into) == 0 {
 		return nil, refused(pb.Status_RateLimited, why)
 	}
@@ -160,10 +141,60 @@ func (m *serverModel) deliver(e *envelope) (*modelMessage, prediction) {
 	return message, prediction{}
 }
 
+// split makes room for a message and tells the queues that have some from those
+// that have none; why is QUEUE_FULL only if all are full by themselves.
+func (m *serverModel) split(devices []projections.Key, message *modelMessage, barren map[projections.Key]bool) (into, past []*deviceQueue, why pb.Reason) {
+	why = pb.Reason_QUEUE_FULL
+	size := len(message.payload)
+	for _, device := range devices {
+		q := m.queues[device]
+		reason, giveWay := pb.Reason(0), uint64(0)
+		if m.quotas {
+			reason, giveWay = q.room(message.sender, size)
+		}
+		if giveWay > 0 && barren[device] {
+			reason, _ = (&deviceQueue{queueModel: queueModel{items: q.items}}).room(message.sender, size)
+			giveWay = 0
+		}
+		switch {
+		case reason != 0:
+			if q.drained() > 0 {
+				barren[device] = true
+			}
+			if past = append(past, q); reason != pb.Reason_QUEUE_FULL {
+				why = reason
+			}
+			continue
+		case giveWay > 0:
+			q.release(giveWay)
+			m.events++
+		}
+		into = append(into, q)
+	}
+	return into, past, why
+}
+
+// enqueue is Enqueue. With a channel, both must have joined it.
 func (m *serverModel) enqueue(req *pb.EnqueueRequest, s *modelSession, now uint64) prediction {
-	message, refusal := m.deliver(&envelope{
-		s.account, req.GetRecipientKey(), req.GetRecipientDevice(), req.GetPayload(), req.GetTtlS(), now, map[projections.Key]bool{},
-	})
+	e := &envelope{
+		s.account, req.GetRecipientKey(), req.GetRecipientDevice(), req.GetPayload(), req.GetTtlS(), now, map[projections.Key]bool{}, nil,
+	}
+	if len(req.GetChannelId()) > 0 {
+		c, me, p := m.seat(req.GetChannelId(), s)
+		if p.status != pb.Status_Ok {
+			return p
+		}
+		joined := false
+		for name, member := range c.members {
+			a := m.accounts[name]
+			joined = joined || member.joined && (slices.Equal(a.identity[:], e.recipient) || len(e.device) > 0 && slices.Contains(a.devices, projections.Key(e.device)))
+		}
+		if !me.joined || !joined {
+			return forbidden(pb.Reason_NOT_JOINED)
+		}
+		e.channel = c
+	}
+	message, refusal := m.deliver(e)
 	if message == nil {
 		return refusal
 	}
@@ -211,7 +242,7 @@ func (m *serverModel) deliverAll(req *pb.BatchEnqueueRequest, s *modelSession, n
 			continue
 		}
 		message, p := m.deliver(&envelope{
-			s.account, it.GetRecipientKey(), it.GetRecipientDevice(), it.GetPayload(), it.GetTtlS(), now, barren,
+			s.account, it.GetRecipientKey(), it.GetRecipientDevice(), it.GetPayload(), it.GetTtlS(), now, barren, nil,
 		})
 		all = append(all, delivered{p, message})
 	}
@@ -326,6 +357,7 @@ func (m *serverModel) housekeeping(now uint64) {
 	if len(m.receipts) < receipts {
 		m.events++
 	}
+	m.keepPackages(now)
 }
 
 // expireDue removes what expired and looks when to come again.

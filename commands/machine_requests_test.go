@@ -26,6 +26,10 @@ type request struct {
 	// wrong is why the request is refused whatever the server knows; 0 = it is
 	// well-formed.
 	wrong pb.Reason
+	// packages are what an upload is of; spent is what the limiters say of a
+	// FetchKeyPackage.
+	packages map[string]*modelPackage
+	spent    bool
 }
 
 // tokenOf is the session token of a request.
@@ -222,8 +226,10 @@ var enqueueFaults = []fault[*pb.EnqueueRequest]{
 	{pb.Reason_PAYLOAD_TOO_LARGE, func(r *pb.EnqueueRequest) { r.Payload = []byte(huge + "x") }},
 	{pb.Reason_INVALID_FIELD, func(r *pb.EnqueueRequest) { r.TtlS = 31 * 24 * 3600 }},
 	{pb.Reason_INVALID_FIELD, func(r *pb.EnqueueRequest) { r.Class = 99 }},
-	{pb.Reason_NOT_SUPPORTED, func(r *pb.EnqueueRequest) { r.Class = pb.MessageClass_EPHEMERAL }},
-	{pb.Reason_NOT_SUPPORTED, func(r *pb.EnqueueRequest) { r.ChannelId = make([]byte, 16) }},
+	{pb.Reason_MISSING_FIELD, func(r *pb.EnqueueRequest) {
+		r.Class, r.Payload, r.TtlS, r.ChannelId = pb.MessageClass_EPHEMERAL, []byte("x"), 0, nil
+	}},
+	{pb.Reason_INVALID_FIELD, func(r *pb.EnqueueRequest) { r.ChannelId = make([]byte, 15) }},
 	{pb.Reason_KEY_INVALID, func(r *pb.EnqueueRequest) {
 		r.Recipient = &pb.EnqueueRequest_RecipientKey{RecipientKey: make([]byte, 31)}
 	}},
@@ -262,6 +268,9 @@ func (m *machine) drawEnqueue(t *rapid.T) *request {
 		req.Recipient = &pb.EnqueueRequest_RecipientDevice{RecipientDevice: key}
 	} else {
 		req.Recipient = &pb.EnqueueRequest_RecipientKey{RecipientKey: key}
+	}
+	if rapid.IntRange(0, 4).Draw(t, "within a channel") == 0 {
+		req.ChannelId = m.drawChannel(t, req.GetSessionToken())
 	}
 	return m.withID(t, spoil(t, &request{Message: req}, enqueueFaults))
 }
@@ -358,6 +367,7 @@ func (m *machine) drawLookup(t *rapid.T) *request {
 func (m *machine) deliver(r *request) (proto.Message, error) {
 	method, _ := rpc.MethodOf(r.Message)
 	ctx := m.t.Context()
+	m.setSpent(r)
 	switch req := r.Message.(type) {
 	case *pb.OpaqueLoginFinishRequest:
 		login, err := commands.PrepareLogin(serverName, r.attempt, req)

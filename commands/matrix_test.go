@@ -163,6 +163,8 @@ func verdict(t *testing.T, cell string, err error, want string) {
 // begin a ceremony or tell of its health, for anybody.
 func wholeCalls(w *world) []proto.Message {
 	keySet := w.keySetAfter("alice", w.newestKeySet("alice"), "matrix")
+	w.step("alice CreateChannel members=carol", nil)
+	channel := w.literal("ch1")
 	return []proto.Message{
 		&pb.EnqueueRequest{Recipient: &pb.EnqueueRequest_RecipientKey{RecipientKey: w.public("bob")}, Payload: []byte("x")},
 		&pb.BatchEnqueueRequest{Items: []*pb.BatchEnqueueRequest_Item{{
@@ -170,10 +172,33 @@ func wholeCalls(w *world) []proto.Message {
 		}}},
 		&pb.FetchRequest{}, &pb.FetchRequest{AfterSeq: proto.Uint64(1)}, &pb.FetchWaitRequest{AfterSeq: proto.Uint64(1)},
 		&pb.PeekRequest{IncludeDrained: true}, &pb.AckRequest{UpTo: 1},
+		&pb.UploadKeyPackageRequest{KeyPackages: [][]byte{w.keyPackage("alice/1:matrix")}},
+		&pb.FetchKeyPackageRequest{IdentityKey: w.public("bob")},
 		&pb.UploadHybridKeyRequest{Keyset: keySet},
 		&pb.FetchHybridKeyRequest{IdentityKey: w.public("bob")}, &pb.FetchHybridKeysRequest{IdentityKeys: [][]byte{w.public("bob")}},
 		&pb.ResolveUserRequest{Username: "bob"}, &pb.ListDevicesRequest{},
+		&pb.CreateChannelRequest{Name: []byte("x")},
+		&pb.ListGroupMembersRequest{ChannelId: channel},
+		&pb.UpdateGroupMetadataRequest{ChannelId: channel, Fields: []pb.ChannelField{pb.ChannelField_CHANNEL_NAME}, ExpectedVersion: 1},
+		&pb.BatchEnqueueRequest{ChannelId: channel, Payload: []byte("x")},
+		&pb.RotateKeysRequest{ChannelId: channel},
+		&pb.RemoveMemberRequest{ChannelId: channel, IdentityKey: w.public("carol")},
+		&pb.AddMemberRequest{ChannelId: channel, Members: [][]byte{w.public("carol")}},
 	}
+}
+
+// foreign is what another user gets for a whole request of alice's that is about
+// what is hers; empty for requests that anybody may make.
+func foreign(req proto.Message) string {
+	switch r := req.(type) {
+	case *pb.UploadHybridKeyRequest:
+		return "WRONG_ACCOUNT"
+	case interface{ GetChannelId() []byte }:
+		if len(r.GetChannelId()) > 0 {
+			return "NOT_A_MEMBER"
+		}
+	}
+	return ""
 }
 
 // TestWholeCallsByEveryCaller sends a whole request of each method of a session
@@ -195,8 +220,11 @@ func TestWholeCallsByEveryCaller(t *testing.T) {
 			seen[method.Name] = true
 			for _, caller := range append(slices.Clone(callers[:len(callers)-2]), "other user", "fresh login") {
 				want := verdicts[method.Rule.GetAuth()][caller]
-				if caller == "other user" && method.Name == "UploadHybridKey" {
-					want = "WRONG_ACCOUNT"
+				if other := foreign(req); caller == "other user" && other != "" {
+					want = other
+				}
+				if caller == "other user" && method.Name == "UploadKeyPackage" {
+					want = "KEY_PACKAGE_DEVICE"
 				}
 				before, size := propertyOf(w, "alice"), w.log.Size()
 				got := callAs(w, method, proto.Clone(req), tokens[caller], i)
@@ -257,7 +285,9 @@ func propertyOf(w *world, name string) string {
 		w.check(err)
 		items, _, err := projections.QueueItems(view.Reader, device, 1, 1<<20, 1<<40)
 		w.check(err)
-		out += fmt.Sprintf(" %+v %+v", state, items)
+		packages, err := projections.KeyPackageStocks(view.Reader, device)
+		w.check(err)
+		out += fmt.Sprintf(" %+v %+v %+v", state, items, packages)
 	}
 	return out
 }

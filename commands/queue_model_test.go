@@ -29,8 +29,29 @@ type modelItem struct {
 type modelMessage struct {
 	id                projections.ID
 	payload           string
-	sender            string // username; unused where there is but one
+	sender            string // username; unused where there is but one, "" the server
 	enqueued, expires uint64
+
+	owner   string          // whose account the payload is stored under; "" with a post
+	control *pb.ControlItem // instead of the payload
+	// channel is that of a post or of a message within one; post is its number.
+	channel *modelChannel
+	post    uint64
+	welcome bool
+}
+
+// envelope is the message as its recipient gets it, without its position.
+func (m *modelMessage) envelope() *pb.Envelope {
+	e := &pb.Envelope{MessageId: m.id[:], EnqueuedMs: m.enqueued, ExpiresMs: m.expires, ChannelSeq: m.post, Welcome: m.welcome}
+	if m.control != nil {
+		e.Control = m.control
+	} else {
+		e.Payload = []byte(m.payload)
+	}
+	if m.channel != nil {
+		e.ChannelId = m.channel.id[:]
+	}
+	return e
 }
 
 func (m *queueModel) tail() uint64 { return m.next - 1 }
@@ -101,10 +122,9 @@ func (m *queueModel) page(from, now uint64, limit int, drained bool) modelPage {
 			p.more = true
 		default:
 			size += len(it.payload)
-			p.envelopes = append(p.envelopes, &pb.Envelope{
-				Seq: it.seq, MessageId: it.id[:], Payload: []byte(it.payload),
-				EnqueuedMs: it.enqueued, ExpiresMs: it.expires, Drained: wasDrained,
-			})
+			e := it.envelope()
+			e.Seq, e.Drained = it.seq, wasDrained
+			p.envelopes = append(p.envelopes, e)
 		}
 		if p.more {
 			break

@@ -18,6 +18,8 @@ type Refusal struct {
 	RetryAfterMS uint64
 	// Limit is the limit that was exceeded, in the unit the reason names.
 	Limit uint64
+	// CurrentEpoch is the channel's epoch, with STALE_EPOCH.
+	CurrentEpoch uint64
 }
 
 // Error gives status, reason and message in one line, for logs and tests.

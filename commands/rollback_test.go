@@ -76,7 +76,8 @@ func (w *world) stillServes(t *testing.T, newcomer string) {
 	if own != nil || err != nil {
 		t.Errorf("a mutation's proof while nothing is signed: %v, %v", own, err)
 	}
-	if w.engine.Checkpoint() != nil {
+	if shown := w.engine.Checkpoint(); shown != nil {
+		shown.Release()
 		t.Error("a checkpoint is shown while nothing is signed")
 	}
 }

@@ -154,6 +154,10 @@ func (w *world) bytes(field string, value []byte) string {
 		return w.call("m", value)
 	case "reset_token":
 		return w.call("token", value)
+	case "channel_id":
+		return w.call("ch", value)
+	case "package_id":
+		return w.call("p", value)
 	}
 	printable := len(value) <= 40
 	for _, b := range value {
@@ -237,4 +241,18 @@ func (w *world) person(name string) []string {
 	}
 	return []string{fmt.Sprintf("identity=%s devices=%v record=%d keyset=%d kem=%#x sessions=%d%v",
 		w.bytes("", account.IdentityKey[:]), devices, record.GetVersion(), keySet.GetVersion(), keySet.GetKemId(), len(live), sorted(live))}
+}
+
+// showPassed prints the passing messages since the last look: to whom, and what.
+func (w *world) showPassed(string, *arguments) []string {
+	var lines []string
+	for _, p := range w.passed {
+		var devices []string
+		for _, device := range p.Devices {
+			devices = append(devices, w.bytes("", device[:]))
+		}
+		lines = append(lines, fmt.Sprintf("to %v%s", sorted(devices), w.fields(p.Push.ProtoReflect())))
+	}
+	w.passed = nil
+	return lines
 }

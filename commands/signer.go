@@ -254,9 +254,13 @@ func (s *signer) drop() {
 	}
 }
 
-// acquireCheckpoint is the newest one of a kind with a reference added, or nil.
-func acquireCheckpoint(at *atomic.Pointer[Checkpoint]) *Checkpoint {
+// acquire is the newest checkpoint of a kind with a reference added, or nil: also
+// when signing stopped and the goroutine has yet to drop what was shown.
+func (s *signer) acquire(at *atomic.Pointer[Checkpoint]) *Checkpoint {
 	for {
+		if s.Stopped() != nil {
+			return nil
+		}
 		c := at.Load()
 		if c == nil || c.state.retain() {
 			return c
@@ -287,7 +291,7 @@ func (s *signer) closeGuard() error {
 }
 
 // Checkpoint is the newest signed checkpoint, nil before the first. Release it.
-func (e *Engine) Checkpoint() *Checkpoint { return acquireCheckpoint(&e.signer.newest) }
+func (e *Engine) Checkpoint() *Checkpoint { return e.signer.acquire(&e.signer.newest) }
 
 // SigningStopped tells why no checkpoint is signed any more, or is nil.
 func (e *Engine) SigningStopped() error { return e.signer.Stopped() }
@@ -321,7 +325,10 @@ func (e *Engine) CheckpointFor(ctx context.Context, req *pb.ProofRequest) (*Chec
 		return nil, errNoSigning
 	}
 	if req.GetCosigned() {
-		c := acquireCheckpoint(&e.signer.cosigned)
+		c := e.CosignedCheckpoint()
+		if c == nil && e.signer.Stopped() != nil {
+			return nil, errNoSigning
+		}
 		if c == nil {
 			return nil, Refuse(pb.Status_BadRequest, pb.Reason_NOT_SUPPORTED, "no witness has cosigned this server's log")
 		}

@@ -84,7 +84,10 @@ var verbs = map[string]func(w *world, subject string, a *arguments) []string{
 	"again":    func(w *world, _ string, _ *arguments) []string { return w.last() },
 	"queue":    func(w *world, device string, _ *arguments) []string { return w.queue(device) },
 	"account":  func(w *world, name string, _ *arguments) []string { return w.person(name) },
+	"packages": func(w *world, device string, _ *arguments) []string { return w.packages(device) },
+	"budget":   (*world).spend,
 	"advance":  (*world).advance,
+	"passed":   (*world).showPassed,
 	"restart":  (*world).restart,
 	"quotas":   (*world).setQuotas,
 }
@@ -178,11 +181,22 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 	var command *commands.Command
 	switch r := req.(type) {
 	case *pb.EnqueueRequest:
+		if r.GetClass() == pb.MessageClass_EPHEMERAL {
+			passing, err := commands.Pass(view, r)
+			if err == nil {
+				w.passed = append(w.passed, passing)
+			}
+			return orNil(&pb.EnqueueResponse{}, err)
+		}
 		command, err = commands.NewEnqueue(method.Rule, r)
 	case *pb.BatchEnqueueRequest:
 		command, err = commands.NewBatchEnqueue(method.Rule, r)
 	case *pb.AckRequest:
 		command, err = commands.NewAck(method.Rule, r)
+	case *pb.UploadKeyPackageRequest:
+		command, err = commands.NewUploadKeyPackage(method.Rule, r, commands.DefaultKeyPackageSuites)
+	case *pb.FetchKeyPackageRequest:
+		return w.fetchKeyPackage(ctx, method.Rule, view, r)
 	case *pb.UploadHybridKeyRequest:
 		return w.prepared(ctx, func(view *commands.View) (*commands.Command, error) {
 			upload, err := commands.PrepareHybridKey(view.Reader, serverName, w.vrf, r)
@@ -245,6 +259,18 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 		command, err = commands.NewResetAccount(method.Rule, r, pb.Actor_SOCKET)
 	case *pb.ListRolesRequest:
 		return orNil(commands.ListRoles(view, r))
+	case *pb.CreateChannelRequest:
+		command, err = commands.NewCreateChannel(method.Rule, r)
+	case *pb.RemoveMemberRequest:
+		command, err = commands.NewRemoveMember(method.Rule, r)
+	case *pb.UpdateGroupMetadataRequest:
+		command, err = commands.NewUpdateGroupMetadata(method.Rule, r)
+	case *pb.AddMemberRequest:
+		command, err = commands.NewAddMember(method.Rule, r)
+	case *pb.RotateKeysRequest:
+		command, err = commands.NewRotateKeys(method.Rule, r)
+	case *pb.ListGroupMembersRequest:
+		return orNil(commands.ListGroupMembers(view, r))
 	default:
 		w.t.Fatalf("no way to call %s", method)
 	}

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -161,6 +162,10 @@ func (w *window) envelopes() []*pb.Envelope {
 			ExpiresMs:  item.ExpiresMS,
 			Drained:    item.Drained,
 		}
+		if item.Channel != (projections.ID{}) {
+			envelopes[i].ChannelId = item.Channel[:]
+			envelopes[i].ChannelSeq, envelopes[i].Welcome = item.ChannelSeq, item.Welcome
+		}
 		if item.Control {
 			envelopes[i].Control = new(pb.ControlItem)
 		}
@@ -174,21 +179,30 @@ func (w *window) envelopes() []*pb.Envelope {
 type PayloadReader func(keys []log.PayloadKey, fn func(i int, data []byte) error) error
 
 // FillPayloads adds the payloads to envelopes that a decision or a view chose.
-// owner is the caller's account, under which payloads of its queues are stored.
+// account is the caller's, under which payloads of its queues are stored; those of
+// posts are stored under their channel.
 // An envelope whose payload was released meanwhile (acknowledged on another
 // stream, expired) is left out: it is gone, which is no error. The result reuses
 // the slice. A control item is stored as a payload; its envelope gets it in
 // control. The payloads are put into room, which is returned as far as it grew and
 // may serve again when the envelopes are no longer used. It is called when the
 // decision is durable, outside the writer.
-func FillPayloads(read PayloadReader, owner [16]byte, envelopes []*pb.Envelope, room []byte) ([]*pb.Envelope, []byte, error) {
+func FillPayloads(read PayloadReader, account [16]byte, envelopes []*pb.Envelope, room []byte) ([]*pb.Envelope, []byte, error) {
 	keys := make([]log.PayloadKey, len(envelopes))
 	byKey := make([]*pb.Envelope, len(envelopes))
 	copy(byKey, envelopes)
 	// In the order of the store, one scan reads them all.
-	slices.SortFunc(byKey, func(a, b *pb.Envelope) int { return bytes.Compare(a.GetMessageId(), b.GetMessageId()) })
+	owner := func(e *pb.Envelope) []byte {
+		if e.GetChannelSeq() > 0 {
+			return e.GetChannelId()
+		}
+		return account[:]
+	}
+	slices.SortFunc(byKey, func(a, b *pb.Envelope) int {
+		return cmp.Or(bytes.Compare(owner(a), owner(b)), bytes.Compare(a.GetMessageId(), b.GetMessageId()))
+	})
 	for i, envelope := range byKey {
-		keys[i] = log.PayloadKey{Owner: owner, ID: [16]byte(envelope.GetMessageId())}
+		keys[i] = log.PayloadKey{Owner: [16]byte(owner(envelope)), ID: [16]byte(envelope.GetMessageId())}
 	}
 	err := read(keys, func(i int, data []byte) error {
 		if control := byKey[i].GetControl(); control != nil && data != nil {

@@ -13,7 +13,7 @@ func (e *Engine) StopSigning(cause error) { e.signer.stop(cause) }
 
 // CosignedCheckpoint is the newest checkpoint with cosignatures, or nil. Release
 // it.
-func (e *Engine) CosignedCheckpoint() *Checkpoint { return acquireCheckpoint(&e.signer.cosigned) }
+func (e *Engine) CosignedCheckpoint() *Checkpoint { return e.signer.acquire(&e.signer.cosigned) }
 
 // ShowCosigned shows a checkpoint, which the caller holds, with a note that
 // witnesses cosigned: from now on it is what ProofRequest.cosigned gets. One that

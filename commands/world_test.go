@@ -37,16 +37,18 @@ type world struct {
 	log     *log.Log
 	engine  *commands.Engine
 
-	settle    func() // waits until nothing moves any more
+	budget    commands.Budget // what limiters say of FetchKeyPackage
+	settle    func()          // waits until nothing moves any more
 	start     time.Time
 	shown     uint64 // log records already printed
 	keyEvents uint64 // of the newest HEAD printed
 	keys      map[string]ed25519.PrivateKey
-	tokens    map[string][]byte // by session name
-	requests  map[string][]byte // request ids by name
-	names     map[string]string // bytes → name, for printing
-	counts    map[string]int    // names given so far, by kind
-	last      func() []string   // sends the last request again
+	tokens    map[string][]byte   // by session name
+	requests  map[string][]byte   // request ids by name
+	names     map[string]string   // bytes → name, for printing
+	counts    map[string]int      // names given so far, by kind
+	last      func() []string     // sends the last request again
+	passed    []*commands.Passing // not shown yet
 }
 
 // tester is what *testing.T and *rapid.T have in common.

@@ -143,7 +143,7 @@ func decodeSlot(b []byte, store [16]byte) (head, error) {
 	}
 	b = b[len(anchorMagic):]
 	if !bytes.Equal(b[:16], store[:]) {
-		return h, fmt.Errorf("belongs to store %x, not %x", b[:16], store)
+		return h, fmt.Errorf("belongs to store %x, and FORMAT names %x", b[:16], store)
 	}
 	h.size = binary.BigEndian.Uint64(b[16:])
 	copy(h.root[:], b[24:])

@@ -98,6 +98,9 @@ func openStore(fsys vfs.FS, path string, lock *pebble.Lock, o Options, create bo
 			}
 			return nil, fmt.Errorf("open the store %s: %w", path, err)
 		}
+		if err := checkSequence(r.db, path); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
 		return s, nil
 	case err := <-w.stuck:
 		// Pebble retries for ever what it has to write while it opens. The lock stays until it gave up or got through.
@@ -178,6 +181,29 @@ func (w *backgroundWatch) listener(lg pebble.Logger) *pebble.EventListener {
 		w.damaged(&FileError{Path: info.Path, Cause: info.Details})
 	}
 	return &el
+}
+
+// checkSequence refuses a store that would number new writes below those in its tables, so that they would not be
+// seen. Pebble takes damage in its MANIFEST for the end of it, and the number that goes on stands only in the last
+// record.
+func checkSequence(db *pebble.DB, path string) error {
+	snap := db.NewSnapshot()
+	next := db.Metrics().Snapshots.EarliestSeqNum
+	if err := snap.Close(); err != nil {
+		return fmt.Errorf("open the store %s: %w", path, err)
+	}
+	levels, err := db.SSTables()
+	if err != nil {
+		return fmt.Errorf("open the store %s: %w", path, err)
+	}
+	for _, level := range levels {
+		for _, table := range level {
+			if table.LargestSeqNum >= next {
+				return &FileError{Path: path + "/MANIFEST", Cause: fmt.Errorf("it names write %d as the next, and table %s holds write %d", next, table.FileNum, table.LargestSeqNum)}
+			}
+		}
+	}
+	return nil
 }
 
 // openError says why a store that is there cannot be opened. What is not the machine's refusal lies in the files:

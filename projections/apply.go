@@ -94,8 +94,30 @@ func applyBody(b *Batch, e *Entry) error {
 		return applyResetIssued(b, body.ResetIssued, now)
 	case *pb.Event_AccountReset:
 		return applyAccountReset(b, body.AccountReset, now)
+	case *pb.Event_KeyPackagesUploaded:
+		return applyKeyPackagesUploaded(b, body.KeyPackagesUploaded, now)
+	case *pb.Event_KeyPackagesTaken:
+		return applyKeyPackagesTaken(b, body.KeyPackagesTaken, now)
+	case *pb.Event_KeyPackagesExpired:
+		return applyKeyPackagesExpired(b, body.KeyPackagesExpired, now)
+	case *pb.Event_KeyPackagesReleased:
+		return applyKeyPackagesReleased(b, body.KeyPackagesReleased, now)
 	case *pb.Event_DeviceRegistered:
 		return applyDeviceRegistered(b, body.DeviceRegistered, now)
+	case *pb.Event_ChannelCreated:
+		return applyChannelCreated(b, body.ChannelCreated, now)
+	case *pb.Event_ChannelMembersChanged:
+		return applyChannelMembersChanged(b, body.ChannelMembersChanged, now)
+	case *pb.Event_ChannelMemberUpdated:
+		return applyChannelMemberUpdated(b, body.ChannelMemberUpdated, now)
+	case *pb.Event_ChannelUpdated:
+		return applyChannelUpdated(b, body.ChannelUpdated)
+	case *pb.Event_ChannelEpochSet:
+		return applyChannelEpochSet(b, body.ChannelEpochSet)
+	case *pb.Event_ChannelPosted:
+		return applyChannelPosted(b, body.ChannelPosted, now)
+	case *pb.Event_ChannelRotationRequested:
+		return applyChannelRotationRequested(b, body.ChannelRotationRequested, now)
 	default:
 		return invalid("no body of a known type")
 	}

@@ -6,6 +6,17 @@ import (
 	pb "quicprochat/proto/qpcv1"
 )
 
+// stored is what events have in common that put one payload into queues.
+type stored interface {
+	GetMessageId() []byte
+	GetSenderId() []byte
+	GetTargets() []*pb.MessageEnqueued_Target
+	GetSkipped() [][]byte
+	GetPayloadSize() uint32
+	GetPayloadSha256() []byte
+	GetExpiresMs() uint64
+}
+
 // applyMessageEnqueued puts a message into queues of one account's devices, and
 // a gap into those that were full.
 func applyMessageEnqueued(b *Batch, ev *pb.MessageEnqueued, nowMS uint64) error {
@@ -13,23 +24,43 @@ func applyMessageEnqueued(b *Batch, ev *pb.MessageEnqueued, nowMS uint64) error 
 	if err != nil {
 		return err
 	}
+	if it.Owner, err = fieldID(ev.GetAccountId(), "account id"); err != nil {
+		return err
+	}
+	if it.Control = ev.GetControl(); it.Control != (it.Sender == ID{}) {
+		return invalid("a control item comes from the server, and nothing else does")
+	}
+	if len(ev.GetTargets()) == 0 {
+		return invalid("a message to 0 devices")
+	}
+	if len(ev.GetChannelId()) > 0 {
+		if it.Channel, err = fieldID(ev.GetChannelId(), "channel id"); err != nil {
+			return err
+		}
+	}
+	return b.distribute(ev, &it, func(account ID) bool { return account == it.Owner })
+}
+
+// distribute puts an item into the queues of its targets and a gap into the
+// skipped ones. Only devices of accounts that may have it are meant.
+func (b *Batch) distribute(ev stored, it *QueueItem, may func(ID) bool) error {
 	for _, target := range ev.GetTargets() {
 		device, q, err := b.queueOf(target.GetDeviceKey())
 		if err != nil {
 			return err
 		}
-		if q.Owner != it.Owner {
-			return invalid("a target is no device of the payload's owner")
+		if !may(q.Owner) {
+			return invalid("a target is no device of the payload's owner or its readers")
 		}
 		if target.GetSeq() != q.NextSeq {
 			return invalid("queue number %d, the next is %d", target.GetSeq(), q.NextSeq)
 		}
-		if err := b.addItem(device, &q, &it); err != nil {
+		if err := b.addItem(device, &q, it); err != nil {
 			return err
 		}
 	}
 	for _, skipped := range ev.GetSkipped() {
-		if err := b.skipQueue(skipped, it.Owner); err != nil {
+		if err := b.skipQueue(skipped, may); err != nil {
 			return err
 		}
 	}
@@ -40,29 +71,20 @@ func applyMessageEnqueued(b *Batch, ev *pb.MessageEnqueued, nowMS uint64) error 
 	return b.sharePayload(ref, uint32(len(ev.GetTargets())))
 }
 
-// itemOf reads what all targets have in common.
-func itemOf(ev *pb.MessageEnqueued, nowMS uint64) (it QueueItem, err error) {
-	it = QueueItem{
-		Size: ev.GetPayloadSize(), EnqueuedMS: nowMS, ExpiresMS: ev.GetExpiresMs(),
-		Control: ev.GetControl(), shared: len(ev.GetTargets()) > 1,
-	}
+// itemOf reads what all targets have in common, but for the owner.
+func itemOf(ev stored, nowMS uint64) (it QueueItem, err error) {
+	it = QueueItem{Size: ev.GetPayloadSize(), EnqueuedMS: nowMS, ExpiresMS: ev.GetExpiresMs(), shared: len(ev.GetTargets()) > 1}
 	if it.MessageID, err = fieldID(ev.GetMessageId(), "message id"); err != nil {
-		return it, err
-	}
-	if it.Owner, err = fieldID(ev.GetAccountId(), "account id"); err != nil {
 		return it, err
 	}
 	if it.Sender, err = fieldID(ev.GetSenderId(), "sender id"); err != nil {
 		return it, err
 	}
-	if it.Control != (it.Sender == ID{}) {
-		return it, invalid("a control item comes from the server, and nothing else does")
-	}
 	if _, err = field32(ev.GetPayloadSha256(), "payload hash"); err != nil {
 		return it, err
 	}
-	if len(ev.GetTargets()) == 0 || it.Size == 0 {
-		return it, invalid("a message of %d bytes to %d devices", it.Size, len(ev.GetTargets()))
+	if it.Size == 0 {
+		return it, invalid("a message of 0 bytes")
 	}
 	if it.ExpiresMS <= nowMS || it.ExpiresMS > maxTimeMS {
 		return it, invalid("a message that expires at %d", it.ExpiresMS)
@@ -105,13 +127,13 @@ func (b *Batch) addItem(device Key, q *QueueState, it *QueueItem) error {
 // skipQueue notes that a full queue lost a message. The loss takes a queue
 // number: whoever confirms that number has been told of the loss, and a page
 // read before it can't confirm it.
-func (b *Batch) skipQueue(deviceKey []byte, owner ID) error {
+func (b *Batch) skipQueue(deviceKey []byte, may func(ID) bool) error {
 	device, q, err := b.queueOf(deviceKey)
 	if err != nil {
 		return err
 	}
-	if q.Owner != owner {
-		return invalid("a skipped device is none of the payload's owner")
+	if !may(q.Owner) {
+		return invalid("a skipped device is none of those that the message is for")
 	}
 	q.GapCount++
 	q.GapUpTo = q.NextSeq

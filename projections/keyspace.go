@@ -45,6 +45,17 @@ const (
 	prefixDrainDue    = 0x46 // hour u32 ‖ device[32] → ∅
 
 	prefixReceipt = 0x50 // request id[16] ‖ caller[32] ‖ method u32 → Receipt
+
+	prefixKeyPackageStock  = 0x60 // device[32] → KeyPackageStocks
+	prefixKeyPackage       = 0x61 // device[32] ‖ suite u16 ‖ number u64 → KeyPackage
+	prefixKeyPackageKnown  = 0x62 // device[32] ‖ SHA-256[32] → fate u8 ‖ suite u16 ‖ number u64
+	prefixKeyPackageExpiry = 0x63 // hour u32 ‖ device[32] ‖ SHA-256[32] → expires ms u64
+	prefixKeyPackageKept   = 0x64 // hour u32 ‖ account[16] ‖ package[16] → until ms u64
+
+	prefixChannel        = 0x68 // channel[16] → Channel
+	prefixChannelText    = 0x69 // channel[16] → bytes name ‖ bytes description
+	prefixChannelMember  = 0x6a // channel[16] ‖ account[16] → ChannelMember
+	prefixAccountChannel = 0x6b // account[16] ‖ channel[16] → ∅
 )
 
 // pointCached tells which rows the writer keeps in memory between batches: those
@@ -52,7 +63,7 @@ const (
 func pointCached(prefix byte) bool {
 	switch prefix {
 	case prefixMeta, prefixAccount, prefixKeyOwner, prefixDevice, prefixSession, prefixQueue, prefixShare,
-		prefixMapPage, prefixTransparency:
+		prefixMapPage, prefixTransparency, prefixChannel, prefixKeyPackageStock:
 		return true
 	}
 	return false
@@ -111,6 +122,14 @@ func drainDueKey(dst []byte, hour uint32, device Key) []byte {
 	return append(keyOfU32(dst, prefixDrainDue, hour), device[:]...)
 }
 
+func memberKey(dst []byte, channel, account ID) []byte {
+	return append(keyOfID(dst, prefixChannelMember, channel), account[:]...)
+}
+
+func accountChannelKey(dst []byte, account, channel ID) []byte {
+	return append(keyOfID(dst, prefixAccountChannel, account), channel[:]...)
+}
+
 // receiptKey orders receipts by time: a UUIDv7 begins with its Unix
 // milliseconds in 48 bits (RFC 9562, section 5.7).
 func receiptKey(dst []byte, caller Key, method uint32, requestID ID) []byte {
@@ -123,6 +142,23 @@ func receiptBound(dst []byte, ms uint64) []byte {
 	const max48 = 1<<48 - 1
 	ms = min(ms, max48)
 	return append(append(dst, prefixReceipt), byte(ms>>40), byte(ms>>32), byte(ms>>24), byte(ms>>16), byte(ms>>8), byte(ms))
+}
+
+func keyPackageKey(dst []byte, device Key, suite uint16, number uint64) []byte {
+	dst = binary.BigEndian.AppendUint16(keyOf32(dst, prefixKeyPackage, device), suite)
+	return binary.BigEndian.AppendUint64(dst, number)
+}
+
+func knownPackageKey(dst []byte, device Key, hash Hash) []byte {
+	return append(keyOf32(dst, prefixKeyPackageKnown, device), hash[:]...)
+}
+
+func keyPackageExpiryKey(dst []byte, hour uint32, device Key, hash Hash) []byte {
+	return append(append(keyOfU32(dst, prefixKeyPackageExpiry, hour), device[:]...), hash[:]...)
+}
+
+func keptPackageKey(dst []byte, hour uint32, account, id ID) []byte {
+	return append(append(keyOfU32(dst, prefixKeyPackageKept, hour), account[:]...), id[:]...)
 }
 
 // ktKey is the key of an identifier; its version, where wanted, follows.

@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -154,8 +155,10 @@ func openStore(fsys vfs.FS, path string, o Options) (*Views, error) {
 	defer options.Cache.Unref()
 	v.db, err = pebble.Open(path, options)
 	v.down.opened.Store(true)
-	if err == nil && v.down.get() != nil {
-		err = errors.Join(v.down.get(), v.db.Close())
+	if err == nil {
+		if err = cmp.Or(v.down.get(), checkSequence(v.db)); err != nil {
+			err = errors.Join(err, v.db.Close())
+		}
 	}
 	if err != nil {
 		err = errors.Join(fmt.Errorf("views: open: %w", err), v.lock.Close())
@@ -165,6 +168,26 @@ func openStore(fsys vfs.FS, path string, o Options) (*Views, error) {
 		return nil, &RebuildError{Reason: Damaged, Err: err}
 	}
 	return v, nil
+}
+
+// checkSequence refuses a store that would number new writes below those in its
+// tables, so that they would not be seen. Pebble takes damage in its MANIFEST for
+// the end of it, and the number that goes on stands only in the last record.
+func checkSequence(db *pebble.DB) error {
+	snap := db.NewSnapshot()
+	next := db.Metrics().Snapshots.EarliestSeqNum
+	if err := snap.Close(); err != nil {
+		return err
+	}
+	levels, err := db.SSTables()
+	for _, level := range levels {
+		for _, table := range level {
+			if table.LargestSeqNum >= next {
+				err = fmt.Errorf("table %s holds write %d, and the next one would be %d", table.FileNum, table.LargestSeqNum, next)
+			}
+		}
+	}
+	return err
 }
 
 func (v *Views) pebbleOptions(o Options) *pebble.Options {

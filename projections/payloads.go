@@ -2,7 +2,8 @@ package projections
 
 import "encoding/binary"
 
-// PayloadRef names a stored payload: that of a message, under its owner account.
+// PayloadRef names a stored payload: that of a message, under its owner, which is
+// the recipient's account, or the channel of a post.
 // A payload is stored once however many queues refer to it.
 type PayloadRef struct {
 	Owner ID

@@ -51,7 +51,8 @@ func (q QueueState) Waiting() uint64 { return q.Count - q.DrainedCount }
 type QueueItem struct {
 	Seq       uint64
 	MessageID ID
-	// Owner is the account that the payload is stored under.
+	// Owner is what the payload is stored under: the account of the device, or the
+	// channel of a post.
 	Owner      ID
 	Sender     ID
 	Size       uint32
@@ -61,6 +62,13 @@ type QueueItem struct {
 	Drained bool
 	// Control tells that the payload is a ControlItem: the server sent it.
 	Control bool
+	// Channel is the channel that the message belongs to; zero: none.
+	Channel ID
+	// ChannelSeq is the place of a post in its channel's order, from 1. It is 0 for
+	// a message to one account within a channel.
+	ChannelSeq uint64
+	// Welcome tells that it came with the post of that number, for some members.
+	Welcome bool
 
 	// shared tells that other queues refer to the same payload or did.
 	shared bool
@@ -117,13 +125,23 @@ func (b *Batch) putItem(device Key, it *QueueItem) error {
 	if it.Control {
 		flags |= itemControl
 	}
-	b.row = append(row, flags)
+	if it.Welcome {
+		flags |= itemWelcome
+	}
+	if it.Channel == (ID{}) {
+		b.row = append(row, flags)
+	} else {
+		row = append(append(row, flags|itemChannel), it.Channel[:]...)
+		b.row = binary.BigEndian.AppendUint64(row, it.ChannelSeq)
+	}
 	return b.put(itemKey(b.scratch(), device, it.Seq), b.row)
 }
 
 const (
 	itemShared = 1 << iota
 	itemControl
+	itemChannel // channel and number follow
+	itemWelcome
 )
 
 func decodeItem(in *rowReader) QueueItem {
@@ -132,7 +150,10 @@ func decodeItem(in *rowReader) QueueItem {
 		EnqueuedMS: in.u64(), ExpiresMS: in.u64(),
 	}
 	flags := in.u8()
-	it.shared, it.Control = flags&itemShared != 0, flags&itemControl != 0
+	it.shared, it.Control, it.Welcome = flags&itemShared != 0, flags&itemControl != 0, flags&itemWelcome != 0
+	if flags&itemChannel != 0 {
+		it.Channel, it.ChannelSeq = in.id(), in.u64()
+	}
 	return it
 }
 

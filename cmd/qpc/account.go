@@ -146,7 +146,7 @@ type loginCommand struct {
 }
 
 func (loginCommand) Help() string {
-	return "Opens a session of this home's device, keeps its token in the home folder (0600), and publishes the home's hybrid key, so that others can seal messages for you."
+	return "Opens a session of this home's device, keeps its token in the home folder (0600), and publishes the home's hybrid key, so that others can seal messages for you. It asks the log whose your name is, and tells when somebody else changed that."
 }
 
 // Run logs in and publishes the hybrid key when the newest KeySet lacks it.
@@ -172,6 +172,13 @@ func (cmd loginCommand) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer c.Close()
+	return a.finishLogin(ctx, h, k, c, password)
+}
+
+// finishLogin opens a session, keeps it, and brings the keys for messages up to
+// date: a home that holds the identity key publishes its own, another one takes what
+// was handed to it.
+func (a *app) finishLogin(ctx context.Context, h *home, k *keys, c *client.Client, password []byte) error {
 	opened, err := c.Login(ctx, k.Username, password, k.device())
 	if err != nil {
 		return err
@@ -179,7 +186,10 @@ func (cmd loginCommand) Run(ctx context.Context, a *app) error {
 	if err := h.loggedIn(k, opened); err != nil {
 		return err
 	}
-	version, err := h.publishHybridKey(ctx, c, k)
+	if err := h.monitor(ctx, c, k); err != nil {
+		return err
+	}
+	version, err := h.bringKeysUpToDate(ctx, a, c, k)
 	if err != nil {
 		return err
 	}
@@ -203,10 +213,13 @@ func (cmd loginCommand) check(h *home, k *keys) error {
 
 // loggedIn keeps the session, after checking that it is one of this account.
 func (h *home) loggedIn(k *keys, opened *client.Session) error {
-	if !opened.IdentityKey.Equal(k.identity().Public()) {
+	if !opened.IdentityKey.Equal(identityOf(k)) {
 		return fmt.Errorf("the server says that %s has another identity key (%s) than this home: do not trust it, and ask its operator", k.Username, fingerprint(opened.IdentityKey))
 	}
 	if opened.Scope != pb.SessionScope_DEVICE {
+		if !k.Registered {
+			return fmt.Errorf("this device was not added yet: 'qpc device add CODE' on another device of %s does it", k.Username)
+		}
 		return fmt.Errorf("the device of this home is not a device of %s (any more)", k.Username)
 	}
 	k.Registered = true
@@ -283,4 +296,10 @@ func (cmd passwdCommand) Run(ctx context.Context, a *app) error {
 	return a.print(map[string]any{"username": k.Username}, "The password of %s is changed; other sessions have ended.", k.Username)
 }
 
-func identityOf(k *keys) ed25519.PublicKey { return k.identity().Public().(ed25519.PublicKey) }
+// identityOf is the account's identity key; a linked device may not hold its seed.
+func identityOf(k *keys) ed25519.PublicKey {
+	if !k.holdsIdentity() {
+		return k.IdentityKey
+	}
+	return k.identity().Public().(ed25519.PublicKey)
+}

@@ -21,6 +21,10 @@ var errKeyChanged = errors.New("identity key changed")
 type person struct {
 	name   string
 	keyset *pb.KeySet
+	// devices are the keys of the KeySet that are not revoked.
+	devices [][]byte
+	// rotationDue: a device that left can read what is sealed for the KeySet.
+	rotationDue bool
 	// isNew: this home meets the person for the first time.
 	isNew bool
 }
@@ -41,14 +45,14 @@ func (h *home) meet(ctx context.Context, c *client.Client, name string) (*person
 	if p.isNew, err = h.remember(name, resolved.GetIdentityKey(), uint64(c.ServerTime().UnixMilli())); err != nil {
 		return nil, err
 	}
-	reply, err := c.FetchHybridKey(ctx, &pb.FetchHybridKeyRequest{IdentityKey: resolved.GetIdentityKey()})
+	recipient, err := c.FetchRecipient(ctx, resolved.GetIdentityKey())
 	if isReason(err, pb.Reason_NO_SUCH_KEY) {
 		return nil, fmt.Errorf("%s has published no hybrid key yet, so nothing can be sealed for them: %w", name, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	p.keyset = reply.GetKeyset()
+	p.keyset, p.devices, p.rotationDue = recipient.KeySet, recipient.Devices, recipient.RotationDue
 	if !bytes.Equal(p.keyset.GetIdentityKey(), resolved.GetIdentityKey()) {
 		return nil, fmt.Errorf("the server gave the KeySet of another identity for %s", name)
 	}

@@ -1,6 +1,10 @@
 package main
 
-import pb "quicprochat/proto/qpcv1"
+import (
+	"encoding/hex"
+
+	pb "quicprochat/proto/qpcv1"
+)
 
 // notice shows what the server itself put into the queue. It is the server's word
 // only; what it means for keys is checked at the next look-up.
@@ -16,6 +20,11 @@ func (r *reader) notice(item *pb.ControlItem) error {
 		return r.app.print(map[string]any{
 			"control": "device_removed", "device": device.GetDeviceKey(), "reason": device.GetReason(), "authority": device.GetAuthority().String(),
 		}, "The device with key %s was removed from your account.", fingerprint(device.GetDeviceKey()))
+	case *pb.ControlItem_KeyRotationRequested:
+		rotation := kind.KeyRotationRequested
+		return r.app.print(map[string]any{
+			"control": "key_rotation_requested", "channel": hex.EncodeToString(rotation.GetChannelId()), "requested_by": rotation.GetRequestedBy(), "epoch": rotation.GetEpoch(),
+		}, "Members of the channel %s are asked to make new keys (for MLS programs; qpc has none of a channel).", r.channelName(rotation.GetChannelId()))
 	}
 	r.warn("the server sent a notice that this qpc does not know: a newer one shows it")
 	return nil

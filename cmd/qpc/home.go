@@ -21,6 +21,7 @@ const (
 	sessionFile  = "session.json"
 	contactsFile = "contacts.json"
 	inboxFile    = "inbox.json"
+	channelsFile = "channels.json"
 	heldFolder   = "held"
 )
 
@@ -54,21 +55,47 @@ type keys struct {
 	IdentitySeed seed   `json:"identity_seed"`
 	DeviceSeed   seed   `json:"device_seed"`
 	HybridSeeds  []seed `json:"hybrid_seeds"`
+	// SealSeed is of the hybrid key that this device alone has, for secrets that
+	// other devices hand to it; zero until it is needed.
+	SealSeed seed `json:"seal_seed"`
+	// SealKeys are those of the account's other devices, as far as this home met
+	// them.
+	SealKeys []sealKey `json:"seal_keys,omitempty"`
+	// IdentityKey is the account's where this home does not hold its seed.
+	IdentityKey []byte `json:"identity_key,omitempty"`
 	// KeySet is the newest KeySet that the server took (protobuf).
 	KeySet []byte `json:"keyset,omitempty"`
 	// Registered turns true when the server confirmed the account.
 	Registered bool `json:"registered"`
 }
 
+// sealKey is the hybrid key of one other device.
+type sealKey struct {
+	DeviceKey []byte `json:"device_key"`
+	HybridKey []byte `json:"hybrid_key"`
+}
+
 func newKeys(username, serverName string) *keys {
 	return &keys{
 		Username: username, ServerName: serverName,
-		IdentitySeed: newSeed(), DeviceSeed: newSeed(), HybridSeeds: []seed{newSeed()},
+		IdentitySeed: newSeed(), DeviceSeed: newSeed(), HybridSeeds: []seed{newSeed()}, SealSeed: newSeed(),
 	}
 }
 
 func (k *keys) identity() ed25519.PrivateKey { return k.IdentitySeed.ed25519() }
 func (k *keys) device() ed25519.PrivateKey   { return k.DeviceSeed.ed25519() }
+
+// holdsIdentity tells whether this home can sign KeySets.
+func (k *keys) holdsIdentity() bool { return k.IdentitySeed != seed{} }
+
+// sealPair is this device's own hybrid key. A home of an older qpc gets one at its
+// first use; whoever calls saves the keys.
+func (k *keys) sealPair() (*seal.HybridKey, error) {
+	if k.SealSeed == (seed{}) {
+		k.SealSeed = newSeed()
+	}
+	return seal.NewHybridKey(k.SealSeed)
+}
 
 // hybrid returns the key pairs, newest first.
 func (k *keys) hybrid() ([]*seal.HybridKey, error) {
@@ -81,7 +108,7 @@ func (k *keys) hybrid() ([]*seal.HybridKey, error) {
 		pairs = append(pairs, pair)
 	}
 	if len(pairs) == 0 {
-		return nil, errors.New("this home has no hybrid key: run 'qpc login'")
+		return nil, errors.New("this home has no hybrid key: run 'qpc login' once another device of the account has handed it over")
 	}
 	return pairs, nil
 }
@@ -143,6 +170,7 @@ func openHome(dir string) (*home, error) {
 func (h *home) lock() (unlock func())         { return h.lockPart("keys.lock") }
 func (h *home) lockContacts() (unlock func()) { return h.lockPart("contacts.lock") }
 func (h *home) lockInbox() (unlock func())    { return h.lockPart("inbox.lock") }
+func (h *home) lockChannels() (unlock func()) { return h.lockPart("channels.lock") }
 
 func (h *home) path(name string) string { return filepath.Join(h.dir, name) }
 

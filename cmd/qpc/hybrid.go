@@ -12,22 +12,64 @@ import (
 	"quicprochat/rpc/client"
 )
 
-// publishHybridKey makes the newest KeySet carry this home's newest hybrid key
-// and returns its version. Nothing is sent when it does already.
-func (h *home) publishHybridKey(ctx context.Context, c *client.Client, k *keys) (uint32, error) {
-	pairs, err := k.hybrid()
-	if err != nil {
-		return 0, err
+// bringKeysUpToDate makes the newest KeySet and this home agree about the hybrid key,
+// and returns the KeySet's version.
+func (h *home) bringKeysUpToDate(ctx context.Context, a *app, c *client.Client, k *keys) (uint32, error) {
+	if len(k.HybridSeeds) == 0 {
+		if err := h.findSecrets(ctx, c, k); err != nil {
+			return 0, err
+		}
+		if len(k.HybridSeeds) == 0 {
+			fmt.Fprintln(a.stderr, "The keys that open messages did not arrive yet: run 'qpc login' again when the other device has handed them over.")
+		}
 	}
+	if !k.holdsIdentity() {
+		known, err := c.ListDevices(ctx)
+		if err != nil {
+			return 0, err
+		}
+		return known.KeySet.GetVersion(), h.keepKeySet(k, known.KeySet)
+	}
+	return h.publishHybridKey(ctx, a, c, k)
+}
+
+// publishHybridKey makes the newest KeySet carry this home's newest hybrid key
+// and returns its version. Nothing is sent when it does already. When a device left
+// that has the present one, another one is published and handed to the others.
+func (h *home) publishHybridKey(ctx context.Context, a *app, c *client.Client, k *keys) (uint32, error) {
 	current, err := h.currentKeySet(ctx, c, k)
 	if err != nil {
 		return 0, err
 	}
-	public := pairs[0].Public()
-	if bytes.Equal(current.GetHybridKey(), public) {
-		return current.GetVersion(), h.keepKeySet(k, current)
+	known, err := c.ListDevices(ctx)
+	if err != nil {
+		return 0, err
 	}
-	next, err := c.UploadHybridKey(ctx, k.identity(), current, public)
+	if known.RotationDue {
+		public, err := h.newHybridKey(k)
+		if err != nil {
+			return 0, err
+		}
+		next, err := c.RotateHybridKey(ctx, k.identity(), known, public)
+		if err != nil {
+			return 0, fmt.Errorf("publish another hybrid key: %w", err)
+		}
+		if err := h.keepKeySet(k, next); err != nil {
+			return 0, err
+		}
+		return next.GetVersion(), a.handOver(ctx, c, k, next.GetDeviceKeys(), false)
+	}
+	pairs, err := k.hybrid()
+	if err != nil {
+		return 0, err
+	}
+	public := pairs[0].Public()
+	for _, pair := range pairs { // another device may have published a newer one of ours
+		if bytes.Equal(current.GetHybridKey(), pair.Public()) {
+			return current.GetVersion(), h.keepKeySet(k, current)
+		}
+	}
+	next, err := c.RotateHybridKey(ctx, k.identity(), known, public)
 	if err != nil {
 		return 0, fmt.Errorf("publish the hybrid key: %w", err)
 	}

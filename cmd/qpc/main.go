@@ -38,8 +38,12 @@ const about = `Talk through a quicprochat server. What you send is sealed for it
   qpc login alice             open a session and publish this home's hybrid key
   qpc send bob 'Hello'        seal and queue a message; '-' reads the text from stdin
   qpc recv --follow           show what comes, until interrupted
+  qpc device link alice       make this home another device of alice ('qpc device --help' teaches)
+  qpc channel create friends bob carol
+                              a conversation of several; 'qpc channel --help' teaches
   qpc verify bob              prove which keys are bob's, and that there are no newer ones
   qpc receipt MESSAGE         prove that a message that you sent is in the server's log
+  qpc keys fetch bob          take an MLS KeyPackage of bob's, to add him to a group
   qpc call ResolveUser '{"username":"bob"}'
                               call any method; 'qpc methods' lists them
 
@@ -61,9 +65,12 @@ type cli struct {
 	Whoami   whoamiCommand   `cmd:"" help:"Show the account, keys and session of this home."`
 	Send     sendCommand     `cmd:"" help:"Seal a message for a person and queue it."`
 	Recv     recvCommand     `cmd:"" help:"Show new messages."`
+	Device   deviceCommand   `cmd:"" help:"Devices of this account: list, link, add, revoke."`
+	Channel  channelCommand  `cmd:"" help:"Talk with several people: create, add, post, …"`
 	Trust    trustCommand    `cmd:"" help:"Accept the changed key of a contact, after comparing it with that person."`
 	Verify   verifyCommand   `cmd:"" help:"Prove what the log says about a person."`
 	Receipt  receiptCommand  `cmd:"" help:"Prove that a sent message is in the log."`
+	Keys     keysCommand     `cmd:"" help:"Upload, count and fetch MLS KeyPackages."`
 	Call     callCommand     `cmd:"" help:"Call any method of the server."`
 	Methods  methodsCommand  `cmd:"" help:"List the methods of the server."`
 	Bench    benchCommand    `cmd:"" help:"Measure a server under load."`

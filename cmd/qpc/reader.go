@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,6 +21,7 @@ import (
 type reader struct {
 	app      *app
 	home     *home
+	keys     *keys
 	identity ed25519.PublicKey
 	pairs    []*seal.HybridKey
 	client   *client.Client
@@ -53,6 +56,15 @@ func (r *reader) show(ctx context.Context, payload []byte) error {
 	}
 	from.isNew = false
 	sent := time.UnixMilli(int64(content.GetTimeMs()))
+	if id := content.GetChannelId(); len(id) > 0 {
+		if note, is := parseChannelNote(content.GetPlaintext()); is {
+			return r.showNote(from, id, note, sent)
+		}
+		return r.app.print(map[string]any{
+			"channel": hex.EncodeToString(id), "channel_name": r.channelName(id), "from": from.name,
+			"text": string(content.GetPlaintext()), "id": messageName(content.GetId()), "time_ms": content.GetTimeMs(),
+		}, "[%s] #%s %s: %s", sent.Local().Format(time.DateTime), r.channelName(id), from.name, printable(content.GetPlaintext()))
+	}
 	return r.app.print(map[string]any{
 		"from": from.name, "text": string(content.GetPlaintext()), "id": messageName(content.GetId()), "time_ms": content.GetTimeMs(),
 	}, "[%s] %s: %s", sent.Local().Format(time.DateTime), from.name, printable(content.GetPlaintext()))
@@ -61,7 +73,7 @@ func (r *reader) show(ctx context.Context, payload []byte) error {
 // sender finds the person who claims to have written and checks the claim.
 func (r *reader) sender(ctx context.Context, content *pb.SealedContent) (*person, error) {
 	from, known := r.people[content.GetSender()]
-	if !known || seal.VerifySender(content, from.keyset) != nil {
+	if !known || from.verify(content) != nil {
 		met, err := r.home.meet(ctx, r.client, content.GetSender())
 		switch {
 		case isReason(err, pb.Reason_NO_SUCH_USER), isReason(err, pb.Reason_NO_SUCH_KEY), isReason(err, pb.Reason_USERNAME_INVALID), isUsage(err):
@@ -72,10 +84,23 @@ func (r *reader) sender(ctx context.Context, content *pb.SealedContent) (*person
 		from = met
 		r.people[content.GetSender()] = met
 	}
-	if err := seal.VerifySender(content, from.keyset); err != nil {
+	if err := from.verify(content); err != nil {
 		return nil, &rejection{fmt.Errorf("it claims to come from %s: %w", from.name, err)}
 	}
 	return from, nil
+}
+
+// verify checks that one of the person's devices signed that is not revoked.
+func (p *person) verify(content *pb.SealedContent) error {
+	if err := seal.VerifySender(content, p.keyset); err != nil {
+		return err
+	}
+	for _, device := range p.devices {
+		if bytes.Equal(device, content.GetSenderDeviceKey()) {
+			return nil
+		}
+	}
+	return errors.New("the device that signed it was revoked")
 }
 
 func isUsage(err error) bool {

@@ -8,6 +8,7 @@ import (
 
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc/client"
+	"quicprochat/rpc/client/seal"
 )
 
 type recvCommand struct {
@@ -125,7 +126,10 @@ func (r *reader) take(ctx context.Context, envelope *pb.Envelope) error {
 	if item := envelope.GetControl(); item != nil {
 		return r.notice(item)
 	}
-	err := r.show(ctx, envelope.GetPayload())
+	if envelope.GetChannelSeq() > 0 {
+		return r.showPost(envelope)
+	}
+	err := r.open(ctx, envelope.GetPayload())
 	var rejected *rejection
 	switch {
 	case errors.Is(err, errKeyChanged):
@@ -136,6 +140,30 @@ func (r *reader) take(ctx context.Context, envelope *pb.Envelope) error {
 		return nil
 	}
 	return err
+}
+
+// open takes a payload for what it is: a message, or keys from another device of
+// this account.
+func (r *reader) open(ctx context.Context, payload []byte) error {
+	if !seal.IsSecrets(payload) {
+		return r.show(ctx, payload)
+	}
+	unlock := r.home.lock()
+	defer unlock()
+	fresh, err := r.home.keys() // another command may have changed them
+	if err != nil {
+		return err
+	}
+	r.keys = fresh
+	if err := r.home.takeSecrets(ctx, r.client, r.keys, payload); err != nil {
+		return err
+	}
+	pairs, err := r.keys.hybrid()
+	if err != nil {
+		return err
+	}
+	r.pairs = pairs
+	return r.app.print(map[string]any{"control": "keys_received"}, "Another device of this account handed over its keys.")
 }
 
 func (r *reader) warn(format string, args ...any) {
@@ -152,7 +180,7 @@ func newReader(a *app, h *home, k *keys, c *client.Client) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &reader{app: a, home: h, identity: identityOf(k), pairs: pairs, client: c, inbox: read, people: map[string]*person{}}, nil
+	return &reader{app: a, home: h, keys: k, identity: identityOf(k), pairs: pairs, client: c, inbox: read, people: map[string]*person{}}, nil
 }
 
 func messageName(id []byte) string { return hex.EncodeToString(id) }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -18,6 +20,7 @@ import (
 	"quicprochat/rpc/admin"
 	"quicprochat/rpc/echo"
 	"quicprochat/rpc/server"
+	"quicprochat/rpc/sim"
 )
 
 func TestMain(m *testing.M) {
@@ -31,11 +34,13 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup:               setupScript,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"server":  startServer,
-			"reset":   issueReset,
-			"status":  wantStatus,
-			"modes":   wantMode,
-			"waitfor": waitForContent,
+			"server":     startServer,
+			"reset":      issueReset,
+			"status":     wantStatus,
+			"modes":      wantMode,
+			"waitfor":    waitForContent,
+			"keyof":      setDeviceKey,
+			"keypackage": makeKeyPackage,
 		},
 	})
 }
@@ -131,4 +136,34 @@ func waitForContent(ts *testscript.TestScript, _ bool, args []string) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// setDeviceKey puts the device key that 'qpc --json whoami' printed into a variable
+// of the script: keyof FILE VARIABLE
+func setDeviceKey(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: keyof file variable")
+	}
+	var who struct {
+		DeviceKey string `json:"device_key"`
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &who))
+	ts.Setenv(args[1], who.DeviceKey)
+}
+
+// makeKeyPackage does what an MLS program beside qpc does: it makes a KeyPackage
+// of a home's device: keypackage HOME FILE NAME SUITE [last]
+func makeKeyPackage(ts *testscript.TestScript, _ bool, args []string) {
+	h, err := openHome(ts.MkAbs(args[0]))
+	ts.Check(err)
+	k, err := h.keys()
+	ts.Check(err)
+	suite, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	device := k.device()
+	p := sim.NewKeyPackage(device.Public().(ed25519.PublicKey), uint16(suite), args[2], time.Now())
+	if len(args) > 4 {
+		p.Extensions = append(p.Extensions, sim.LastResort)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), p.Sign(device), 0o600))
 }

@@ -44,6 +44,9 @@ func (cmd sendCommand) Run(ctx context.Context, a *app) error {
 	if to.isNew && !a.JSON {
 		fmt.Fprintf(a.stderr, "First message to %s: remembering identity key %s\n", to.name, fingerprint(to.keyset.GetIdentityKey()))
 	}
+	if to.rotationDue {
+		fmt.Fprintf(a.stderr, "qpc: a device that %s no longer has may be able to read this, until %s publishes another key\n", to.name, to.name)
+	}
 	request := c.NewRequestID()
 	reply, err := sealAndSend(ctx, c, k, to, text, cmd.TTL, request)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -176,6 +177,9 @@ func TestStartErrors(t *testing.T) {
 		{&datadir.Refused{Kind: datadir.ErrDamaged, Err: &fs.PathError{Op: "open", Err: fs.ErrNotExist}}, exitConfig},
 		{&log.AnchorError{Kind: log.ErrShorterThanAnchor}, exitConfig},
 		{&log.CorruptError{Index: 7, Cause: errors.New("checksum")}, exitConfig},
+		{&log.FileError{Path: "data/log/000005.sst", Cause: errors.New("checksum")}, exitConfig},
+		{&log.FileError{Path: "data/log/000005.sst", Cause: &fs.PathError{Op: "open", Err: syscall.ENOENT}}, exitConfig},
+		{&log.FileError{Path: "data/log/000005.sst", Cause: &fs.PathError{Op: "read", Err: syscall.EIO}}, exitFailure},
 		{&commands.ClockError{}, exitConfig},
 		{errors.New("certificate does not fit: give another one"), exitConfig},
 		{&fs.PathError{Op: "mkdir", Path: "data", Err: syscall.EACCES}, exitConfig},
@@ -184,6 +188,23 @@ func TestStartErrors(t *testing.T) {
 	} {
 		if code := exitCode(startError(c.err), new(bytes.Buffer)); code != c.code {
 			t.Errorf("%T %v: code %d, want %d", c.err, c.err, code, c.code)
+		}
+	}
+}
+
+// Of a damaged log one sentence is told, with the file where it is known.
+func TestDamageIsOneSentence(t *testing.T) {
+	record := &log.CorruptError{Index: 7, Cause: errors.New("checksum\n<corruption detail carrier>")}
+	file := &log.FileError{Path: "data/log/000005.sst", Cause: errors.New("block 1/2: checksum\n<corruption detail carrier>")}
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{errors.Join(record, errors.New("close: failed")), "log is damaged at index 7 (checksum): restore the data directory from a backup"},
+		{errors.Join(record, fmt.Errorf("%w: %w", log.ErrFailed, file)), "the log's file data/log/000005.sst is damaged (block 1/2: checksum): restore the data directory from a backup"},
+	} {
+		if got := sentence(c.err); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
 		}
 	}
 }

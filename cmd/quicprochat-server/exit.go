@@ -72,9 +72,15 @@ func exitCode(err error, stderr io.Writer) int {
 // sentence is what is said of an error: one line. Of damage to the log only the
 // finding counts, not what else failed because of it.
 func sentence(err error) string {
-	var damage *log.CorruptError
-	if errors.As(err, &damage) {
-		err = damage
+	var (
+		file   *log.FileError
+		record *log.CorruptError
+	)
+	switch {
+	case errors.As(err, &file):
+		err = file
+	case errors.As(err, &record):
+		err = record
 	}
 	return oneLine(err)
 }
@@ -104,6 +110,7 @@ func startError(err error) error {
 	case errors.Is(err, datadir.ErrLocked), errors.Is(err, log.ErrLocked):
 		code = exitBusy
 	case errors.As(err, &refused):
+	case errors.Is(err, log.ErrCorrupt) && (errors.Is(err, fs.ErrNotExist) || !errors.As(err, &errno)): // not for want of something
 	case errors.Is(err, fs.ErrPermission):
 	case errors.As(err, &pathError), errors.As(err, &errno):
 		code = exitFailure

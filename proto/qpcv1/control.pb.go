@@ -32,6 +32,9 @@ type ControlItem struct {
 	//
 	//	*ControlItem_DeviceAdded
 	//	*ControlItem_DeviceRemoved
+	//	*ControlItem_KeyRotationRequested
+	//	*ControlItem_MemberAdded
+	//	*ControlItem_MemberRemoved
 	Kind          isControlItem_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -92,6 +95,33 @@ func (x *ControlItem) GetDeviceRemoved() *DeviceRemoved {
 	return nil
 }
 
+func (x *ControlItem) GetKeyRotationRequested() *KeyRotationRequested {
+	if x != nil {
+		if x, ok := x.Kind.(*ControlItem_KeyRotationRequested); ok {
+			return x.KeyRotationRequested
+		}
+	}
+	return nil
+}
+
+func (x *ControlItem) GetMemberAdded() *MemberAdded {
+	if x != nil {
+		if x, ok := x.Kind.(*ControlItem_MemberAdded); ok {
+			return x.MemberAdded
+		}
+	}
+	return nil
+}
+
+func (x *ControlItem) GetMemberRemoved() *MemberRemoved {
+	if x != nil {
+		if x, ok := x.Kind.(*ControlItem_MemberRemoved); ok {
+			return x.MemberRemoved
+		}
+	}
+	return nil
+}
+
 type isControlItem_Kind interface {
 	isControlItem_Kind()
 }
@@ -105,9 +135,29 @@ type ControlItem_DeviceRemoved struct {
 	DeviceRemoved *DeviceRemoved `protobuf:"bytes,2,opt,name=device_removed,json=deviceRemoved,proto3,oneof"`
 }
 
+type ControlItem_KeyRotationRequested struct {
+	// 10-19: channels. Of these only key_rotation_requested waits in queues; the
+	// others are told to connected devices by push 1003 alone.
+	KeyRotationRequested *KeyRotationRequested `protobuf:"bytes,10,opt,name=key_rotation_requested,json=keyRotationRequested,proto3,oneof"`
+}
+
+type ControlItem_MemberAdded struct {
+	MemberAdded *MemberAdded `protobuf:"bytes,11,opt,name=member_added,json=memberAdded,proto3,oneof"`
+}
+
+type ControlItem_MemberRemoved struct {
+	MemberRemoved *MemberRemoved `protobuf:"bytes,12,opt,name=member_removed,json=memberRemoved,proto3,oneof"`
+}
+
 func (*ControlItem_DeviceAdded) isControlItem_Kind() {}
 
 func (*ControlItem_DeviceRemoved) isControlItem_Kind() {}
+
+func (*ControlItem_KeyRotationRequested) isControlItem_Kind() {}
+
+func (*ControlItem_MemberAdded) isControlItem_Kind() {}
+
+func (*ControlItem_MemberRemoved) isControlItem_Kind() {}
 
 // DeviceAdded: the account has another device.
 type DeviceAdded struct {
@@ -237,14 +287,188 @@ func (x *DeviceRemoved) GetAuthority() Authority {
 	return Authority_AUTHORITY_UNSPECIFIED
 }
 
+// KeyRotationRequested: a member asks all members of a channel to commit.
+type KeyRotationRequested struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ChannelId []byte                 `protobuf:"bytes,1,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	// Identity key of who asks.
+	RequestedBy []byte `protobuf:"bytes,2,opt,name=requested_by,json=requestedBy,proto3" json:"requested_by,omitempty"`
+	// The channel's epoch at that moment.
+	Epoch         uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyRotationRequested) Reset() {
+	*x = KeyRotationRequested{}
+	mi := &file_qpc_v1_control_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyRotationRequested) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyRotationRequested) ProtoMessage() {}
+
+func (x *KeyRotationRequested) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_control_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyRotationRequested.ProtoReflect.Descriptor instead.
+func (*KeyRotationRequested) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_control_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *KeyRotationRequested) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+func (x *KeyRotationRequested) GetRequestedBy() []byte {
+	if x != nil {
+		return x.RequestedBy
+	}
+	return nil
+}
+
+func (x *KeyRotationRequested) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+// MemberAdded: somebody was invited into a channel. The invited person is told,
+// too.
+type MemberAdded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ChannelId     []byte                 `protobuf:"bytes,1,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	IdentityKey   []byte                 `protobuf:"bytes,2,opt,name=identity_key,json=identityKey,proto3" json:"identity_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberAdded) Reset() {
+	*x = MemberAdded{}
+	mi := &file_qpc_v1_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberAdded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberAdded) ProtoMessage() {}
+
+func (x *MemberAdded) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberAdded.ProtoReflect.Descriptor instead.
+func (*MemberAdded) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *MemberAdded) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+func (x *MemberAdded) GetIdentityKey() []byte {
+	if x != nil {
+		return x.IdentityKey
+	}
+	return nil
+}
+
+// MemberRemoved: somebody is in a channel no longer.
+type MemberRemoved struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ChannelId     []byte                 `protobuf:"bytes,1,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	IdentityKey   []byte                 `protobuf:"bytes,2,opt,name=identity_key,json=identityKey,proto3" json:"identity_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberRemoved) Reset() {
+	*x = MemberRemoved{}
+	mi := &file_qpc_v1_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberRemoved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberRemoved) ProtoMessage() {}
+
+func (x *MemberRemoved) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberRemoved.ProtoReflect.Descriptor instead.
+func (*MemberRemoved) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_control_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *MemberRemoved) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+func (x *MemberRemoved) GetIdentityKey() []byte {
+	if x != nil {
+		return x.IdentityKey
+	}
+	return nil
+}
+
 var File_qpc_v1_control_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x14qpc/v1/control.proto\x12\x06qpc.v1\x1a\x19qpc/v1/transparency.proto\"\x8f\x01\n" +
+	"\x14qpc/v1/control.proto\x12\x06qpc.v1\x1a\x19qpc/v1/transparency.proto\"\xdf\x02\n" +
 	"\vControlItem\x128\n" +
 	"\fdevice_added\x18\x01 \x01(\v2\x13.qpc.v1.DeviceAddedH\x00R\vdeviceAdded\x12>\n" +
-	"\x0edevice_removed\x18\x02 \x01(\v2\x15.qpc.v1.DeviceRemovedH\x00R\rdeviceRemovedB\x06\n" +
+	"\x0edevice_removed\x18\x02 \x01(\v2\x15.qpc.v1.DeviceRemovedH\x00R\rdeviceRemoved\x12T\n" +
+	"\x16key_rotation_requested\x18\n" +
+	" \x01(\v2\x1c.qpc.v1.KeyRotationRequestedH\x00R\x14keyRotationRequested\x128\n" +
+	"\fmember_added\x18\v \x01(\v2\x13.qpc.v1.MemberAddedH\x00R\vmemberAdded\x12>\n" +
+	"\x0emember_removed\x18\f \x01(\v2\x15.qpc.v1.MemberRemovedH\x00R\rmemberRemovedB\x06\n" +
 	"\x04kind\"o\n" +
 	"\vDeviceAdded\x12\x1d\n" +
 	"\n" +
@@ -255,7 +479,20 @@ const file_qpc_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\rR\x06reason\x12/\n" +
-	"\tauthority\x18\x03 \x01(\x0e2\x11.qpc.v1.AuthorityR\tauthorityB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\tauthority\x18\x03 \x01(\x0e2\x11.qpc.v1.AuthorityR\tauthority\"n\n" +
+	"\x14KeyRotationRequested\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\x01 \x01(\fR\tchannelId\x12!\n" +
+	"\frequested_by\x18\x02 \x01(\fR\vrequestedBy\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"O\n" +
+	"\vMemberAdded\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\x01 \x01(\fR\tchannelId\x12!\n" +
+	"\fidentity_key\x18\x02 \x01(\fR\videntityKey\"Q\n" +
+	"\rMemberRemoved\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\x01 \x01(\fR\tchannelId\x12!\n" +
+	"\fidentity_key\x18\x02 \x01(\fR\videntityKeyB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_control_proto_rawDescOnce sync.Once
@@ -269,22 +506,28 @@ func file_qpc_v1_control_proto_rawDescGZIP() []byte {
 	return file_qpc_v1_control_proto_rawDescData
 }
 
-var file_qpc_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_qpc_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_qpc_v1_control_proto_goTypes = []any{
-	(*ControlItem)(nil),   // 0: qpc.v1.ControlItem
-	(*DeviceAdded)(nil),   // 1: qpc.v1.DeviceAdded
-	(*DeviceRemoved)(nil), // 2: qpc.v1.DeviceRemoved
-	(Authority)(0),        // 3: qpc.v1.Authority
+	(*ControlItem)(nil),          // 0: qpc.v1.ControlItem
+	(*DeviceAdded)(nil),          // 1: qpc.v1.DeviceAdded
+	(*DeviceRemoved)(nil),        // 2: qpc.v1.DeviceRemoved
+	(*KeyRotationRequested)(nil), // 3: qpc.v1.KeyRotationRequested
+	(*MemberAdded)(nil),          // 4: qpc.v1.MemberAdded
+	(*MemberRemoved)(nil),        // 5: qpc.v1.MemberRemoved
+	(Authority)(0),               // 6: qpc.v1.Authority
 }
 var file_qpc_v1_control_proto_depIdxs = []int32{
 	1, // 0: qpc.v1.ControlItem.device_added:type_name -> qpc.v1.DeviceAdded
 	2, // 1: qpc.v1.ControlItem.device_removed:type_name -> qpc.v1.DeviceRemoved
-	3, // 2: qpc.v1.DeviceRemoved.authority:type_name -> qpc.v1.Authority
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	3, // 2: qpc.v1.ControlItem.key_rotation_requested:type_name -> qpc.v1.KeyRotationRequested
+	4, // 3: qpc.v1.ControlItem.member_added:type_name -> qpc.v1.MemberAdded
+	5, // 4: qpc.v1.ControlItem.member_removed:type_name -> qpc.v1.MemberRemoved
+	6, // 5: qpc.v1.DeviceRemoved.authority:type_name -> qpc.v1.Authority
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_control_proto_init() }
@@ -296,6 +539,9 @@ func file_qpc_v1_control_proto_init() {
 	file_qpc_v1_control_proto_msgTypes[0].OneofWrappers = []any{
 		(*ControlItem_DeviceAdded)(nil),
 		(*ControlItem_DeviceRemoved)(nil),
+		(*ControlItem_KeyRotationRequested)(nil),
+		(*ControlItem_MemberAdded)(nil),
+		(*ControlItem_MemberRemoved)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -303,7 +549,7 @@ func file_qpc_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_control_proto_rawDesc), len(file_qpc_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

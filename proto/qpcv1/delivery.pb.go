@@ -29,7 +29,8 @@ type MessageClass int32
 const (
 	// Stored until acknowledged or expired.
 	MessageClass_NORMAL MessageClass = 0
-	// Only to connected devices, never stored; needs a channel: not offered yet.
+	// Only to devices that are connected now, never stored; needs a channel. At most
+	// 1 KiB. Without a recipient it goes to all who have joined the channel.
 	MessageClass_EPHEMERAL MessageClass = 1
 )
 
@@ -86,7 +87,7 @@ type EnqueueRequest struct {
 	Payload []byte `protobuf:"bytes,5,opt,name=payload,proto3" json:"payload,omitempty"`
 	// Seconds until the message is dropped unread; 0 = 30 days = the longest.
 	TtlS uint32 `protobuf:"varint,6,opt,name=ttl_s,json=ttlS,proto3" json:"ttl_s,omitempty"`
-	// 16 bytes; channels are not offered yet.
+	// A channel that sender and recipient have joined, 16 bytes; or empty.
 	ChannelId     []byte       `protobuf:"bytes,7,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
 	Class         MessageClass `protobuf:"varint,8,opt,name=class,proto3,enum=qpc.v1.MessageClass" json:"class,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -276,7 +277,14 @@ type Envelope struct {
 	// It was handed out by a draining Fetch and waits for its release.
 	Drained bool `protobuf:"varint,6,opt,name=drained,proto3" json:"drained,omitempty"`
 	// Instead of a payload: the server itself has something to say.
-	Control       *ControlItem `protobuf:"bytes,7,opt,name=control,proto3" json:"control,omitempty"`
+	Control *ControlItem `protobuf:"bytes,7,opt,name=control,proto3" json:"control,omitempty"`
+	// The channel that it belongs to; empty for a message outside of channels.
+	ChannelId []byte `protobuf:"bytes,8,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	// Its place in the channel's one order, from 1; 0 for a message to this person
+	// alone (Enqueue).
+	ChannelSeq uint64 `protobuf:"varint,9,opt,name=channel_seq,json=channelSeq,proto3" json:"channel_seq,omitempty"`
+	// A Welcome, made by the commit of that channel_seq.
+	Welcome       bool `protobuf:"varint,10,opt,name=welcome,proto3" json:"welcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -358,6 +366,27 @@ func (x *Envelope) GetControl() *ControlItem {
 		return x.Control
 	}
 	return nil
+}
+
+func (x *Envelope) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+func (x *Envelope) GetChannelSeq() uint64 {
+	if x != nil {
+		return x.ChannelSeq
+	}
+	return 0
+}
+
+func (x *Envelope) GetWelcome() bool {
+	if x != nil {
+		return x.Welcome
+	}
+	return false
 }
 
 // Gap says that messages for this device were lost.
@@ -938,9 +967,20 @@ type BatchEnqueueRequest struct {
 	Items []*BatchEnqueueRequest_Item `protobuf:"bytes,3,rep,name=items,proto3" json:"items,omitempty"`
 	// All or none: the first refusal refuses the call.
 	Atomic bool `protobuf:"varint,4,opt,name=atomic,proto3" json:"atomic,omitempty"`
-	// The channel form: not offered yet.
-	ChannelId     []byte  `protobuf:"bytes,5,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	// The channel form, instead of items: payload goes to every device of every
+	// member but the sending one, and all that follows is decided with it.
+	ChannelId []byte `protobuf:"bytes,5,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	// The payload is a commit of this epoch: accepted if no other one was.
 	ExpectedEpoch *uint64 `protobuf:"varint,6,opt,name=expected_epoch,json=expectedEpoch,proto3,oneof" json:"expected_epoch,omitempty"`
+	// 1 byte to 1 MiB; with the Welcomes at most 4 MiB.
+	Payload []byte `protobuf:"bytes,7,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Of the payload and the Welcomes; as in EnqueueRequest.
+	TtlS uint32 `protobuf:"varint,8,opt,name=ttl_s,json=ttlS,proto3" json:"ttl_s,omitempty"`
+	// For members of before and those that the call adds.
+	Welcomes []*Welcome `protobuf:"bytes,9,rep,name=welcomes,proto3" json:"welcomes,omitempty"`
+	// Identity keys. The added do not get the payload, the removed still do.
+	AddMembers    [][]byte `protobuf:"bytes,10,rep,name=add_members,json=addMembers,proto3" json:"add_members,omitempty"`
+	RemoveMembers [][]byte `protobuf:"bytes,11,rep,name=remove_members,json=removeMembers,proto3" json:"remove_members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1017,18 +1057,122 @@ func (x *BatchEnqueueRequest) GetExpectedEpoch() uint64 {
 	return 0
 }
 
+func (x *BatchEnqueueRequest) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *BatchEnqueueRequest) GetTtlS() uint32 {
+	if x != nil {
+		return x.TtlS
+	}
+	return 0
+}
+
+func (x *BatchEnqueueRequest) GetWelcomes() []*Welcome {
+	if x != nil {
+		return x.Welcomes
+	}
+	return nil
+}
+
+func (x *BatchEnqueueRequest) GetAddMembers() [][]byte {
+	if x != nil {
+		return x.AddMembers
+	}
+	return nil
+}
+
+func (x *BatchEnqueueRequest) GetRemoveMembers() [][]byte {
+	if x != nil {
+		return x.RemoveMembers
+	}
+	return nil
+}
+
+// Welcome is one payload for some members.
+type Welcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Identity keys: all their devices.
+	RecipientKeys [][]byte `protobuf:"bytes,1,rep,name=recipient_keys,json=recipientKeys,proto3" json:"recipient_keys,omitempty"`
+	// Device keys: only these.
+	RecipientDevices [][]byte `protobuf:"bytes,2,rep,name=recipient_devices,json=recipientDevices,proto3" json:"recipient_devices,omitempty"`
+	Payload          []byte   `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Welcome) Reset() {
+	*x = Welcome{}
+	mi := &file_qpc_v1_delivery_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Welcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Welcome) ProtoMessage() {}
+
+func (x *Welcome) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_delivery_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
+func (*Welcome) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_delivery_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Welcome) GetRecipientKeys() [][]byte {
+	if x != nil {
+		return x.RecipientKeys
+	}
+	return nil
+}
+
+func (x *Welcome) GetRecipientDevices() [][]byte {
+	if x != nil {
+		return x.RecipientDevices
+	}
+	return nil
+}
+
+func (x *Welcome) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
 type BatchEnqueueResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One per item, in order.
-	Results       []*BatchEnqueueResponse_Result `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
-	ServerTimeMs  uint64                         `protobuf:"varint,2,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	// One per item, or per Welcome, in order.
+	Results      []*BatchEnqueueResponse_Result `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	ServerTimeMs uint64                         `protobuf:"varint,2,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	// Of the channel form: the post's place in the channel.
+	ChannelSeq uint64 `protobuf:"varint,3,opt,name=channel_seq,json=channelSeq,proto3" json:"channel_seq,omitempty"`
+	// The channel's epoch now.
+	Epoch uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The post's, the same for all members.
+	MessageId     []byte `protobuf:"bytes,5,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BatchEnqueueResponse) Reset() {
 	*x = BatchEnqueueResponse{}
-	mi := &file_qpc_v1_delivery_proto_msgTypes[13]
+	mi := &file_qpc_v1_delivery_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1184,7 @@ func (x *BatchEnqueueResponse) String() string {
 func (*BatchEnqueueResponse) ProtoMessage() {}
 
 func (x *BatchEnqueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_delivery_proto_msgTypes[13]
+	mi := &file_qpc_v1_delivery_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1197,7 @@ func (x *BatchEnqueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchEnqueueResponse.ProtoReflect.Descriptor instead.
 func (*BatchEnqueueResponse) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_delivery_proto_rawDescGZIP(), []int{13}
+	return file_qpc_v1_delivery_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BatchEnqueueResponse) GetResults() []*BatchEnqueueResponse_Result {
@@ -1068,6 +1212,27 @@ func (x *BatchEnqueueResponse) GetServerTimeMs() uint64 {
 		return x.ServerTimeMs
 	}
 	return 0
+}
+
+func (x *BatchEnqueueResponse) GetChannelSeq() uint64 {
+	if x != nil {
+		return x.ChannelSeq
+	}
+	return 0
+}
+
+func (x *BatchEnqueueResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *BatchEnqueueResponse) GetMessageId() []byte {
+	if x != nil {
+		return x.MessageId
+	}
+	return nil
 }
 
 type BatchEnqueueRequest_Item struct {
@@ -1086,7 +1251,7 @@ type BatchEnqueueRequest_Item struct {
 
 func (x *BatchEnqueueRequest_Item) Reset() {
 	*x = BatchEnqueueRequest_Item{}
-	mi := &file_qpc_v1_delivery_proto_msgTypes[14]
+	mi := &file_qpc_v1_delivery_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1263,7 @@ func (x *BatchEnqueueRequest_Item) String() string {
 func (*BatchEnqueueRequest_Item) ProtoMessage() {}
 
 func (x *BatchEnqueueRequest_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_delivery_proto_msgTypes[14]
+	mi := &file_qpc_v1_delivery_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,7 +1352,7 @@ type BatchEnqueueResponse_Result struct {
 
 func (x *BatchEnqueueResponse_Result) Reset() {
 	*x = BatchEnqueueResponse_Result{}
-	mi := &file_qpc_v1_delivery_proto_msgTypes[15]
+	mi := &file_qpc_v1_delivery_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1364,7 @@ func (x *BatchEnqueueResponse_Result) String() string {
 func (*BatchEnqueueResponse_Result) ProtoMessage() {}
 
 func (x *BatchEnqueueResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_delivery_proto_msgTypes[15]
+	mi := &file_qpc_v1_delivery_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1377,7 @@ func (x *BatchEnqueueResponse_Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchEnqueueResponse_Result.ProtoReflect.Descriptor instead.
 func (*BatchEnqueueResponse_Result) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_delivery_proto_rawDescGZIP(), []int{13, 0}
+	return file_qpc_v1_delivery_proto_rawDescGZIP(), []int{14, 0}
 }
 
 func (x *BatchEnqueueResponse_Result) GetStatus() Status {
@@ -1256,7 +1421,7 @@ const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"\x0fEnqueueResponse\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12$\n" +
-	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\"\xde\x01\n" +
+	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\"\xb8\x02\n" +
 	"\bEnvelope\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1d\n" +
 	"\n" +
@@ -1267,7 +1432,13 @@ const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"\n" +
 	"expires_ms\x18\x05 \x01(\x04R\texpiresMs\x12\x18\n" +
 	"\adrained\x18\x06 \x01(\bR\adrained\x12-\n" +
-	"\acontrol\x18\a \x01(\v2\x13.qpc.v1.ControlItemR\acontrol\"7\n" +
+	"\acontrol\x18\a \x01(\v2\x13.qpc.v1.ControlItemR\acontrol\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\b \x01(\fR\tchannelId\x12\x1f\n" +
+	"\vchannel_seq\x18\t \x01(\x04R\n" +
+	"channelSeq\x12\x18\n" +
+	"\awelcome\x18\n" +
+	" \x01(\bR\awelcome\"7\n" +
 	"\x03Gap\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x1a\n" +
 	"\tup_to_seq\x18\x02 \x01(\x04R\aupToSeq\"\x80\x01\n" +
@@ -1314,7 +1485,7 @@ const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"\x05up_to\x18\x04 \x01(\x04R\x04upTo\"F\n" +
 	"\vAckResponse\x12\x14\n" +
 	"\x05acked\x18\x01 \x01(\rR\x05acked\x12!\n" +
-	"\falready_gone\x18\x02 \x01(\rR\valreadyGone\"\xcc\x03\n" +
+	"\falready_gone\x18\x02 \x01(\rR\valreadyGone\"\xf0\x04\n" +
 	"\x13BatchEnqueueRequest\x12#\n" +
 	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12\x1d\n" +
 	"\n" +
@@ -1323,7 +1494,14 @@ const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"\x06atomic\x18\x04 \x01(\bR\x06atomic\x12\x1d\n" +
 	"\n" +
 	"channel_id\x18\x05 \x01(\fR\tchannelId\x12*\n" +
-	"\x0eexpected_epoch\x18\x06 \x01(\x04H\x00R\rexpectedEpoch\x88\x01\x01\x1a\xc2\x01\n" +
+	"\x0eexpected_epoch\x18\x06 \x01(\x04H\x00R\rexpectedEpoch\x88\x01\x01\x12\x18\n" +
+	"\apayload\x18\a \x01(\fR\apayload\x12\x13\n" +
+	"\x05ttl_s\x18\b \x01(\rR\x04ttlS\x12+\n" +
+	"\bwelcomes\x18\t \x03(\v2\x0f.qpc.v1.WelcomeR\bwelcomes\x12\x1f\n" +
+	"\vadd_members\x18\n" +
+	" \x03(\fR\n" +
+	"addMembers\x12%\n" +
+	"\x0eremove_members\x18\v \x03(\fR\rremoveMembers\x1a\xc2\x01\n" +
 	"\x04Item\x12%\n" +
 	"\rrecipient_key\x18\x01 \x01(\fH\x00R\frecipientKey\x12+\n" +
 	"\x10recipient_device\x18\x02 \x01(\fH\x00R\x0frecipientDevice\x12\x18\n" +
@@ -1331,10 +1509,19 @@ const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"\x05ttl_s\x18\x04 \x01(\rR\x04ttlS\x12*\n" +
 	"\x05class\x18\x05 \x01(\x0e2\x14.qpc.v1.MessageClassR\x05classB\v\n" +
 	"\trecipientB\x11\n" +
-	"\x0f_expected_epoch\"\xf4\x01\n" +
+	"\x0f_expected_epoch\"w\n" +
+	"\aWelcome\x12%\n" +
+	"\x0erecipient_keys\x18\x01 \x03(\fR\rrecipientKeys\x12+\n" +
+	"\x11recipient_devices\x18\x02 \x03(\fR\x10recipientDevices\x12\x18\n" +
+	"\apayload\x18\x03 \x01(\fR\apayload\"\xca\x02\n" +
 	"\x14BatchEnqueueResponse\x12=\n" +
 	"\aresults\x18\x01 \x03(\v2#.qpc.v1.BatchEnqueueResponse.ResultR\aresults\x12$\n" +
-	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\x1aw\n" +
+	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\x12\x1f\n" +
+	"\vchannel_seq\x18\x03 \x01(\x04R\n" +
+	"channelSeq\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x05 \x01(\fR\tmessageId\x1aw\n" +
 	"\x06Result\x12&\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x0e.qpc.v1.StatusR\x06status\x12&\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x0e.qpc.v1.ReasonR\x06reason\x12\x1d\n" +
@@ -1365,7 +1552,7 @@ func file_qpc_v1_delivery_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_delivery_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_qpc_v1_delivery_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_qpc_v1_delivery_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_qpc_v1_delivery_proto_goTypes = []any{
 	(MessageClass)(0),                   // 0: qpc.v1.MessageClass
 	(*EnqueueRequest)(nil),              // 1: qpc.v1.EnqueueRequest
@@ -1381,44 +1568,46 @@ var file_qpc_v1_delivery_proto_goTypes = []any{
 	(*AckRequest)(nil),                  // 11: qpc.v1.AckRequest
 	(*AckResponse)(nil),                 // 12: qpc.v1.AckResponse
 	(*BatchEnqueueRequest)(nil),         // 13: qpc.v1.BatchEnqueueRequest
-	(*BatchEnqueueResponse)(nil),        // 14: qpc.v1.BatchEnqueueResponse
-	(*BatchEnqueueRequest_Item)(nil),    // 15: qpc.v1.BatchEnqueueRequest.Item
-	(*BatchEnqueueResponse_Result)(nil), // 16: qpc.v1.BatchEnqueueResponse.Result
-	(*ControlItem)(nil),                 // 17: qpc.v1.ControlItem
-	(Status)(0),                         // 18: qpc.v1.Status
-	(Reason)(0),                         // 19: qpc.v1.Reason
+	(*Welcome)(nil),                     // 14: qpc.v1.Welcome
+	(*BatchEnqueueResponse)(nil),        // 15: qpc.v1.BatchEnqueueResponse
+	(*BatchEnqueueRequest_Item)(nil),    // 16: qpc.v1.BatchEnqueueRequest.Item
+	(*BatchEnqueueResponse_Result)(nil), // 17: qpc.v1.BatchEnqueueResponse.Result
+	(*ControlItem)(nil),                 // 18: qpc.v1.ControlItem
+	(Status)(0),                         // 19: qpc.v1.Status
+	(Reason)(0),                         // 20: qpc.v1.Reason
 }
 var file_qpc_v1_delivery_proto_depIdxs = []int32{
 	0,  // 0: qpc.v1.EnqueueRequest.class:type_name -> qpc.v1.MessageClass
-	17, // 1: qpc.v1.Envelope.control:type_name -> qpc.v1.ControlItem
+	18, // 1: qpc.v1.Envelope.control:type_name -> qpc.v1.ControlItem
 	3,  // 2: qpc.v1.FetchResponse.envelopes:type_name -> qpc.v1.Envelope
 	4,  // 3: qpc.v1.FetchResponse.gap:type_name -> qpc.v1.Gap
 	3,  // 4: qpc.v1.FetchWaitResponse.envelopes:type_name -> qpc.v1.Envelope
 	4,  // 5: qpc.v1.FetchWaitResponse.gap:type_name -> qpc.v1.Gap
 	3,  // 6: qpc.v1.PeekResponse.envelopes:type_name -> qpc.v1.Envelope
 	4,  // 7: qpc.v1.PeekResponse.gap:type_name -> qpc.v1.Gap
-	15, // 8: qpc.v1.BatchEnqueueRequest.items:type_name -> qpc.v1.BatchEnqueueRequest.Item
-	16, // 9: qpc.v1.BatchEnqueueResponse.results:type_name -> qpc.v1.BatchEnqueueResponse.Result
-	0,  // 10: qpc.v1.BatchEnqueueRequest.Item.class:type_name -> qpc.v1.MessageClass
-	18, // 11: qpc.v1.BatchEnqueueResponse.Result.status:type_name -> qpc.v1.Status
-	19, // 12: qpc.v1.BatchEnqueueResponse.Result.reason:type_name -> qpc.v1.Reason
-	1,  // 13: qpc.v1.DeliveryService.Enqueue:input_type -> qpc.v1.EnqueueRequest
-	5,  // 14: qpc.v1.DeliveryService.Fetch:input_type -> qpc.v1.FetchRequest
-	7,  // 15: qpc.v1.DeliveryService.FetchWait:input_type -> qpc.v1.FetchWaitRequest
-	9,  // 16: qpc.v1.DeliveryService.Peek:input_type -> qpc.v1.PeekRequest
-	11, // 17: qpc.v1.DeliveryService.Ack:input_type -> qpc.v1.AckRequest
-	13, // 18: qpc.v1.DeliveryService.BatchEnqueue:input_type -> qpc.v1.BatchEnqueueRequest
-	2,  // 19: qpc.v1.DeliveryService.Enqueue:output_type -> qpc.v1.EnqueueResponse
-	6,  // 20: qpc.v1.DeliveryService.Fetch:output_type -> qpc.v1.FetchResponse
-	8,  // 21: qpc.v1.DeliveryService.FetchWait:output_type -> qpc.v1.FetchWaitResponse
-	10, // 22: qpc.v1.DeliveryService.Peek:output_type -> qpc.v1.PeekResponse
-	12, // 23: qpc.v1.DeliveryService.Ack:output_type -> qpc.v1.AckResponse
-	14, // 24: qpc.v1.DeliveryService.BatchEnqueue:output_type -> qpc.v1.BatchEnqueueResponse
-	19, // [19:25] is the sub-list for method output_type
-	13, // [13:19] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	16, // 8: qpc.v1.BatchEnqueueRequest.items:type_name -> qpc.v1.BatchEnqueueRequest.Item
+	14, // 9: qpc.v1.BatchEnqueueRequest.welcomes:type_name -> qpc.v1.Welcome
+	17, // 10: qpc.v1.BatchEnqueueResponse.results:type_name -> qpc.v1.BatchEnqueueResponse.Result
+	0,  // 11: qpc.v1.BatchEnqueueRequest.Item.class:type_name -> qpc.v1.MessageClass
+	19, // 12: qpc.v1.BatchEnqueueResponse.Result.status:type_name -> qpc.v1.Status
+	20, // 13: qpc.v1.BatchEnqueueResponse.Result.reason:type_name -> qpc.v1.Reason
+	1,  // 14: qpc.v1.DeliveryService.Enqueue:input_type -> qpc.v1.EnqueueRequest
+	5,  // 15: qpc.v1.DeliveryService.Fetch:input_type -> qpc.v1.FetchRequest
+	7,  // 16: qpc.v1.DeliveryService.FetchWait:input_type -> qpc.v1.FetchWaitRequest
+	9,  // 17: qpc.v1.DeliveryService.Peek:input_type -> qpc.v1.PeekRequest
+	11, // 18: qpc.v1.DeliveryService.Ack:input_type -> qpc.v1.AckRequest
+	13, // 19: qpc.v1.DeliveryService.BatchEnqueue:input_type -> qpc.v1.BatchEnqueueRequest
+	2,  // 20: qpc.v1.DeliveryService.Enqueue:output_type -> qpc.v1.EnqueueResponse
+	6,  // 21: qpc.v1.DeliveryService.Fetch:output_type -> qpc.v1.FetchResponse
+	8,  // 22: qpc.v1.DeliveryService.FetchWait:output_type -> qpc.v1.FetchWaitResponse
+	10, // 23: qpc.v1.DeliveryService.Peek:output_type -> qpc.v1.PeekResponse
+	12, // 24: qpc.v1.DeliveryService.Ack:output_type -> qpc.v1.AckResponse
+	15, // 25: qpc.v1.DeliveryService.BatchEnqueue:output_type -> qpc.v1.BatchEnqueueResponse
+	20, // [20:26] is the sub-list for method output_type
+	14, // [14:20] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_delivery_proto_init() }
@@ -1436,7 +1625,7 @@ func file_qpc_v1_delivery_proto_init() {
 	file_qpc_v1_delivery_proto_msgTypes[4].OneofWrappers = []any{}
 	file_qpc_v1_delivery_proto_msgTypes[6].OneofWrappers = []any{}
 	file_qpc_v1_delivery_proto_msgTypes[12].OneofWrappers = []any{}
-	file_qpc_v1_delivery_proto_msgTypes[14].OneofWrappers = []any{
+	file_qpc_v1_delivery_proto_msgTypes[15].OneofWrappers = []any{
 		(*BatchEnqueueRequest_Item_RecipientKey)(nil),
 		(*BatchEnqueueRequest_Item_RecipientDevice)(nil),
 	}
@@ -1446,7 +1635,7 @@ func file_qpc_v1_delivery_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_delivery_proto_rawDesc), len(file_qpc_v1_delivery_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

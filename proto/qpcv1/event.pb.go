@@ -126,7 +126,7 @@ func (x Actor_Way) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Actor_Way.Descriptor instead.
 func (Actor_Way) EnumDescriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Event is one record of the log.
@@ -161,6 +161,17 @@ type Event struct {
 	//	*Event_ResetIssued
 	//	*Event_AccountReset
 	//	*Event_DeviceRegistered
+	//	*Event_KeyPackagesUploaded
+	//	*Event_KeyPackagesTaken
+	//	*Event_KeyPackagesExpired
+	//	*Event_KeyPackagesReleased
+	//	*Event_ChannelCreated
+	//	*Event_ChannelMembersChanged
+	//	*Event_ChannelMemberUpdated
+	//	*Event_ChannelUpdated
+	//	*Event_ChannelEpochSet
+	//	*Event_ChannelPosted
+	//	*Event_ChannelRotationRequested
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -424,6 +435,105 @@ func (x *Event) GetDeviceRegistered() *DeviceRegistered {
 	return nil
 }
 
+func (x *Event) GetKeyPackagesUploaded() *KeyPackagesUploaded {
+	if x != nil {
+		if x, ok := x.Body.(*Event_KeyPackagesUploaded); ok {
+			return x.KeyPackagesUploaded
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetKeyPackagesTaken() *KeyPackagesTaken {
+	if x != nil {
+		if x, ok := x.Body.(*Event_KeyPackagesTaken); ok {
+			return x.KeyPackagesTaken
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetKeyPackagesExpired() *KeyPackagesExpired {
+	if x != nil {
+		if x, ok := x.Body.(*Event_KeyPackagesExpired); ok {
+			return x.KeyPackagesExpired
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetKeyPackagesReleased() *KeyPackagesReleased {
+	if x != nil {
+		if x, ok := x.Body.(*Event_KeyPackagesReleased); ok {
+			return x.KeyPackagesReleased
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelCreated() *ChannelCreated {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelCreated); ok {
+			return x.ChannelCreated
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelMembersChanged() *ChannelMembersChanged {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelMembersChanged); ok {
+			return x.ChannelMembersChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelMemberUpdated() *ChannelMemberUpdated {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelMemberUpdated); ok {
+			return x.ChannelMemberUpdated
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelUpdated() *ChannelUpdated {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelUpdated); ok {
+			return x.ChannelUpdated
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelEpochSet() *ChannelEpochSet {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelEpochSet); ok {
+			return x.ChannelEpochSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelPosted() *ChannelPosted {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelPosted); ok {
+			return x.ChannelPosted
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelRotationRequested() *ChannelRotationRequested {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelRotationRequested); ok {
+			return x.ChannelRotationRequested
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -520,6 +630,50 @@ type Event_DeviceRegistered struct {
 	DeviceRegistered *DeviceRegistered `protobuf:"bytes,50,opt,name=device_registered,json=deviceRegistered,proto3,oneof"`
 }
 
+type Event_KeyPackagesUploaded struct {
+	KeyPackagesUploaded *KeyPackagesUploaded `protobuf:"bytes,60,opt,name=key_packages_uploaded,json=keyPackagesUploaded,proto3,oneof"`
+}
+
+type Event_KeyPackagesTaken struct {
+	KeyPackagesTaken *KeyPackagesTaken `protobuf:"bytes,61,opt,name=key_packages_taken,json=keyPackagesTaken,proto3,oneof"`
+}
+
+type Event_KeyPackagesExpired struct {
+	KeyPackagesExpired *KeyPackagesExpired `protobuf:"bytes,62,opt,name=key_packages_expired,json=keyPackagesExpired,proto3,oneof"`
+}
+
+type Event_KeyPackagesReleased struct {
+	KeyPackagesReleased *KeyPackagesReleased `protobuf:"bytes,63,opt,name=key_packages_released,json=keyPackagesReleased,proto3,oneof"`
+}
+
+type Event_ChannelCreated struct {
+	ChannelCreated *ChannelCreated `protobuf:"bytes,70,opt,name=channel_created,json=channelCreated,proto3,oneof"`
+}
+
+type Event_ChannelMembersChanged struct {
+	ChannelMembersChanged *ChannelMembersChanged `protobuf:"bytes,71,opt,name=channel_members_changed,json=channelMembersChanged,proto3,oneof"`
+}
+
+type Event_ChannelMemberUpdated struct {
+	ChannelMemberUpdated *ChannelMemberUpdated `protobuf:"bytes,72,opt,name=channel_member_updated,json=channelMemberUpdated,proto3,oneof"`
+}
+
+type Event_ChannelUpdated struct {
+	ChannelUpdated *ChannelUpdated `protobuf:"bytes,73,opt,name=channel_updated,json=channelUpdated,proto3,oneof"`
+}
+
+type Event_ChannelEpochSet struct {
+	ChannelEpochSet *ChannelEpochSet `protobuf:"bytes,74,opt,name=channel_epoch_set,json=channelEpochSet,proto3,oneof"`
+}
+
+type Event_ChannelPosted struct {
+	ChannelPosted *ChannelPosted `protobuf:"bytes,75,opt,name=channel_posted,json=channelPosted,proto3,oneof"`
+}
+
+type Event_ChannelRotationRequested struct {
+	ChannelRotationRequested *ChannelRotationRequested `protobuf:"bytes,76,opt,name=channel_rotation_requested,json=channelRotationRequested,proto3,oneof"`
+}
+
 func (*Event_ServerConfigured) isEvent_Body() {}
 
 func (*Event_KeyTransparencyEntry) isEvent_Body() {}
@@ -565,6 +719,28 @@ func (*Event_ResetIssued) isEvent_Body() {}
 func (*Event_AccountReset) isEvent_Body() {}
 
 func (*Event_DeviceRegistered) isEvent_Body() {}
+
+func (*Event_KeyPackagesUploaded) isEvent_Body() {}
+
+func (*Event_KeyPackagesTaken) isEvent_Body() {}
+
+func (*Event_KeyPackagesExpired) isEvent_Body() {}
+
+func (*Event_KeyPackagesReleased) isEvent_Body() {}
+
+func (*Event_ChannelCreated) isEvent_Body() {}
+
+func (*Event_ChannelMembersChanged) isEvent_Body() {}
+
+func (*Event_ChannelMemberUpdated) isEvent_Body() {}
+
+func (*Event_ChannelUpdated) isEvent_Body() {}
+
+func (*Event_ChannelEpochSet) isEvent_Body() {}
+
+func (*Event_ChannelPosted) isEvent_Body() {}
+
+func (*Event_ChannelRotationRequested) isEvent_Body() {}
 
 // Receipt makes a mutation safe to retry: the same request_id gets the same
 // outcome, another body under it is refused.
@@ -1317,7 +1493,9 @@ type MessageEnqueued struct {
 	PayloadSha256 []byte   `protobuf:"bytes,7,opt,name=payload_sha256,json=payloadSha256,proto3" json:"payload_sha256,omitempty"`
 	ExpiresMs     uint64   `protobuf:"varint,8,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
 	// The payload is a ControlItem, made by the server; sender_id is 16 zero bytes.
-	Control       bool `protobuf:"varint,9,opt,name=control,proto3" json:"control,omitempty"`
+	Control bool `protobuf:"varint,9,opt,name=control,proto3" json:"control,omitempty"`
+	// The channel that the sender named; both have joined it.
+	ChannelId     []byte `protobuf:"bytes,10,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1415,6 +1593,145 @@ func (x *MessageEnqueued) GetControl() bool {
 	return false
 }
 
+func (x *MessageEnqueued) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+// ChannelPosted puts one stored payload into queues of the members of a channel.
+// The sender, if only invited, has joined by it.
+type ChannelPosted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The payload's owner.
+	ChannelId []byte `protobuf:"bytes,1,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	MessageId []byte `protobuf:"bytes,2,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	SenderId  []byte `protobuf:"bytes,3,opt,name=sender_id,json=senderId,proto3" json:"sender_id,omitempty"`
+	// The channel's next number; of a Welcome that of the post it came with.
+	ChannelSeq uint64 `protobuf:"varint,4,opt,name=channel_seq,json=channelSeq,proto3" json:"channel_seq,omitempty"`
+	// May be empty: then nothing is stored.
+	Targets []*MessageEnqueued_Target `protobuf:"bytes,5,rep,name=targets,proto3" json:"targets,omitempty"`
+	// Devices whose queue was full: they get a gap.
+	Skipped       [][]byte `protobuf:"bytes,6,rep,name=skipped,proto3" json:"skipped,omitempty"`
+	PayloadSize   uint32   `protobuf:"varint,7,opt,name=payload_size,json=payloadSize,proto3" json:"payload_size,omitempty"`
+	PayloadSha256 []byte   `protobuf:"bytes,8,opt,name=payload_sha256,json=payloadSha256,proto3" json:"payload_sha256,omitempty"`
+	ExpiresMs     uint64   `protobuf:"varint,9,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// It moves the channel's epoch by one.
+	Commit bool `protobuf:"varint,10,opt,name=commit,proto3" json:"commit,omitempty"`
+	// For members named by the sender; from now on posts reach them.
+	Welcome       bool `protobuf:"varint,11,opt,name=welcome,proto3" json:"welcome,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChannelPosted) Reset() {
+	*x = ChannelPosted{}
+	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChannelPosted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChannelPosted) ProtoMessage() {}
+
+func (x *ChannelPosted) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChannelPosted.ProtoReflect.Descriptor instead.
+func (*ChannelPosted) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ChannelPosted) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetMessageId() []byte {
+	if x != nil {
+		return x.MessageId
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetSenderId() []byte {
+	if x != nil {
+		return x.SenderId
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetChannelSeq() uint64 {
+	if x != nil {
+		return x.ChannelSeq
+	}
+	return 0
+}
+
+func (x *ChannelPosted) GetTargets() []*MessageEnqueued_Target {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetSkipped() [][]byte {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetPayloadSize() uint32 {
+	if x != nil {
+		return x.PayloadSize
+	}
+	return 0
+}
+
+func (x *ChannelPosted) GetPayloadSha256() []byte {
+	if x != nil {
+		return x.PayloadSha256
+	}
+	return nil
+}
+
+func (x *ChannelPosted) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *ChannelPosted) GetCommit() bool {
+	if x != nil {
+		return x.Commit
+	}
+	return false
+}
+
+func (x *ChannelPosted) GetWelcome() bool {
+	if x != nil {
+		return x.Welcome
+	}
+	return false
+}
+
 // MessagesDrained moves the cursor of a device's queue (plain Fetch).
 type MessagesDrained struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1426,7 +1743,7 @@ type MessagesDrained struct {
 
 func (x *MessagesDrained) Reset() {
 	*x = MessagesDrained{}
-	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	mi := &file_qpc_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1755,7 @@ func (x *MessagesDrained) String() string {
 func (*MessagesDrained) ProtoMessage() {}
 
 func (x *MessagesDrained) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[13]
+	mi := &file_qpc_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1768,7 @@ func (x *MessagesDrained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesDrained.ProtoReflect.Descriptor instead.
 func (*MessagesDrained) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{13}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MessagesDrained) GetDeviceKey() []byte {
@@ -1479,7 +1796,7 @@ type MessagesConfirmed struct {
 
 func (x *MessagesConfirmed) Reset() {
 	*x = MessagesConfirmed{}
-	mi := &file_qpc_v1_event_proto_msgTypes[14]
+	mi := &file_qpc_v1_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1808,7 @@ func (x *MessagesConfirmed) String() string {
 func (*MessagesConfirmed) ProtoMessage() {}
 
 func (x *MessagesConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[14]
+	mi := &file_qpc_v1_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1821,7 @@ func (x *MessagesConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesConfirmed.ProtoReflect.Descriptor instead.
 func (*MessagesConfirmed) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{14}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MessagesConfirmed) GetDeviceKey() []byte {
@@ -1533,7 +1850,7 @@ type MessagesAcked struct {
 
 func (x *MessagesAcked) Reset() {
 	*x = MessagesAcked{}
-	mi := &file_qpc_v1_event_proto_msgTypes[15]
+	mi := &file_qpc_v1_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1862,7 @@ func (x *MessagesAcked) String() string {
 func (*MessagesAcked) ProtoMessage() {}
 
 func (x *MessagesAcked) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[15]
+	mi := &file_qpc_v1_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1875,7 @@ func (x *MessagesAcked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesAcked.ProtoReflect.Descriptor instead.
 func (*MessagesAcked) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{15}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MessagesAcked) GetDeviceKey() []byte {
@@ -1593,7 +1910,7 @@ type MessagesExpired struct {
 
 func (x *MessagesExpired) Reset() {
 	*x = MessagesExpired{}
-	mi := &file_qpc_v1_event_proto_msgTypes[16]
+	mi := &file_qpc_v1_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1922,7 @@ func (x *MessagesExpired) String() string {
 func (*MessagesExpired) ProtoMessage() {}
 
 func (x *MessagesExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[16]
+	mi := &file_qpc_v1_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1935,7 @@ func (x *MessagesExpired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MessagesExpired.ProtoReflect.Descriptor instead.
 func (*MessagesExpired) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{16}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MessagesExpired) GetDeviceKey() []byte {
@@ -1646,7 +1963,7 @@ type DrainedReleased struct {
 
 func (x *DrainedReleased) Reset() {
 	*x = DrainedReleased{}
-	mi := &file_qpc_v1_event_proto_msgTypes[17]
+	mi := &file_qpc_v1_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1975,7 @@ func (x *DrainedReleased) String() string {
 func (*DrainedReleased) ProtoMessage() {}
 
 func (x *DrainedReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[17]
+	mi := &file_qpc_v1_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1988,7 @@ func (x *DrainedReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainedReleased.ProtoReflect.Descriptor instead.
 func (*DrainedReleased) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{17}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DrainedReleased) GetDeviceKey() []byte {
@@ -1699,7 +2016,7 @@ type ReceiptsExpired struct {
 
 func (x *ReceiptsExpired) Reset() {
 	*x = ReceiptsExpired{}
-	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	mi := &file_qpc_v1_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +2028,7 @@ func (x *ReceiptsExpired) String() string {
 func (*ReceiptsExpired) ProtoMessage() {}
 
 func (x *ReceiptsExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[18]
+	mi := &file_qpc_v1_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +2041,7 @@ func (x *ReceiptsExpired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiptsExpired.ProtoReflect.Descriptor instead.
 func (*ReceiptsExpired) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{18}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReceiptsExpired) GetBeforeMs() uint64 {
@@ -1747,7 +2064,7 @@ type SnapshotTaken struct {
 
 func (x *SnapshotTaken) Reset() {
 	*x = SnapshotTaken{}
-	mi := &file_qpc_v1_event_proto_msgTypes[19]
+	mi := &file_qpc_v1_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +2076,7 @@ func (x *SnapshotTaken) String() string {
 func (*SnapshotTaken) ProtoMessage() {}
 
 func (x *SnapshotTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[19]
+	mi := &file_qpc_v1_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +2089,7 @@ func (x *SnapshotTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTaken.ProtoReflect.Descriptor instead.
 func (*SnapshotTaken) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{19}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotTaken) GetSize() uint64 {
@@ -1801,7 +2118,7 @@ type RequestAnswered struct {
 
 func (x *RequestAnswered) Reset() {
 	*x = RequestAnswered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[20]
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +2130,7 @@ func (x *RequestAnswered) String() string {
 func (*RequestAnswered) ProtoMessage() {}
 
 func (x *RequestAnswered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[20]
+	mi := &file_qpc_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +2143,7 @@ func (x *RequestAnswered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestAnswered.ProtoReflect.Descriptor instead.
 func (*RequestAnswered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{20}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21}
 }
 
 // Actor says who did something that only administrators may do.
@@ -1841,7 +2158,7 @@ type Actor struct {
 
 func (x *Actor) Reset() {
 	*x = Actor{}
-	mi := &file_qpc_v1_event_proto_msgTypes[21]
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +2170,7 @@ func (x *Actor) String() string {
 func (*Actor) ProtoMessage() {}
 
 func (x *Actor) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[21]
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +2183,7 @@ func (x *Actor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Actor.ProtoReflect.Descriptor instead.
 func (*Actor) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Actor) GetWay() Actor_Way {
@@ -1895,7 +2212,7 @@ type RoleChanged struct {
 
 func (x *RoleChanged) Reset() {
 	*x = RoleChanged{}
-	mi := &file_qpc_v1_event_proto_msgTypes[22]
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +2224,7 @@ func (x *RoleChanged) String() string {
 func (*RoleChanged) ProtoMessage() {}
 
 func (x *RoleChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[22]
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +2237,7 @@ func (x *RoleChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleChanged.ProtoReflect.Descriptor instead.
 func (*RoleChanged) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RoleChanged) GetAccountId() []byte {
@@ -1957,7 +2274,7 @@ type KeyRevoked struct {
 
 func (x *KeyRevoked) Reset() {
 	*x = KeyRevoked{}
-	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2286,7 @@ func (x *KeyRevoked) String() string {
 func (*KeyRevoked) ProtoMessage() {}
 
 func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2299,7 @@ func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRevoked.ProtoReflect.Descriptor instead.
 func (*KeyRevoked) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{23}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *KeyRevoked) GetKey() []byte {
@@ -2014,7 +2331,7 @@ type IdentityReplaced struct {
 
 func (x *IdentityReplaced) Reset() {
 	*x = IdentityReplaced{}
-	mi := &file_qpc_v1_event_proto_msgTypes[24]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2026,7 +2343,7 @@ func (x *IdentityReplaced) String() string {
 func (*IdentityReplaced) ProtoMessage() {}
 
 func (x *IdentityReplaced) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[24]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2356,7 @@ func (x *IdentityReplaced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityReplaced.ProtoReflect.Descriptor instead.
 func (*IdentityReplaced) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{24}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *IdentityReplaced) GetAccountId() []byte {
@@ -2085,7 +2402,7 @@ type ResetIssued struct {
 
 func (x *ResetIssued) Reset() {
 	*x = ResetIssued{}
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2414,7 @@ func (x *ResetIssued) String() string {
 func (*ResetIssued) ProtoMessage() {}
 
 func (x *ResetIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2427,7 @@ func (x *ResetIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetIssued.ProtoReflect.Descriptor instead.
 func (*ResetIssued) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResetIssued) GetAccountId() []byte {
@@ -2161,7 +2478,7 @@ type AccountReset struct {
 
 func (x *AccountReset) Reset() {
 	*x = AccountReset{}
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2173,7 +2490,7 @@ func (x *AccountReset) String() string {
 func (*AccountReset) ProtoMessage() {}
 
 func (x *AccountReset) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2186,7 +2503,7 @@ func (x *AccountReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountReset.ProtoReflect.Descriptor instead.
 func (*AccountReset) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AccountReset) GetAccountId() []byte {
@@ -2231,6 +2548,208 @@ func (x *AccountReset) GetRevocationLabels() []*RevocationLabel {
 	return nil
 }
 
+// KeyPackagesUploaded stores KeyPackages of one device; their bytes are payloads
+// of its account.
+type KeyPackagesUploaded struct {
+	state         protoimpl.MessageState         `protogen:"open.v1"`
+	DeviceKey     []byte                         `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	Packages      []*KeyPackagesUploaded_Package `protobuf:"bytes,2,rep,name=packages,proto3" json:"packages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesUploaded) Reset() {
+	*x = KeyPackagesUploaded{}
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesUploaded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesUploaded) ProtoMessage() {}
+
+func (x *KeyPackagesUploaded) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesUploaded.ProtoReflect.Descriptor instead.
+func (*KeyPackagesUploaded) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *KeyPackagesUploaded) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *KeyPackagesUploaded) GetPackages() []*KeyPackagesUploaded_Package {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
+// KeyPackagesTaken hands KeyPackages of an account's devices to whom the receipt
+// names. Those with a number are used up.
+type KeyPackagesTaken struct {
+	state    protoimpl.MessageState      `protogen:"open.v1"`
+	Packages []*KeyPackagesTaken_Package `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
+	// Until when the bytes of what is used up are kept, so that a repetition of the
+	// call is answered: as long as its receipt. Unix milliseconds.
+	KeptUntilMs   uint64 `protobuf:"varint,2,opt,name=kept_until_ms,json=keptUntilMs,proto3" json:"kept_until_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesTaken) Reset() {
+	*x = KeyPackagesTaken{}
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesTaken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesTaken) ProtoMessage() {}
+
+func (x *KeyPackagesTaken) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesTaken.ProtoReflect.Descriptor instead.
+func (*KeyPackagesTaken) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *KeyPackagesTaken) GetPackages() []*KeyPackagesTaken_Package {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
+func (x *KeyPackagesTaken) GetKeptUntilMs() uint64 {
+	if x != nil {
+		return x.KeptUntilMs
+	}
+	return 0
+}
+
+// KeyPackagesExpired forgets KeyPackages whose lifetime is over: those that wait,
+// and that the others were used up.
+type KeyPackagesExpired struct {
+	state         protoimpl.MessageState        `protogen:"open.v1"`
+	Packages      []*KeyPackagesExpired_Package `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesExpired) Reset() {
+	*x = KeyPackagesExpired{}
+	mi := &file_qpc_v1_event_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesExpired) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesExpired) ProtoMessage() {}
+
+func (x *KeyPackagesExpired) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesExpired.ProtoReflect.Descriptor instead.
+func (*KeyPackagesExpired) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *KeyPackagesExpired) GetPackages() []*KeyPackagesExpired_Package {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
+// KeyPackagesReleased drops the bytes of KeyPackages that nobody can ask for any
+// more.
+type KeyPackagesReleased struct {
+	state         protoimpl.MessageState         `protogen:"open.v1"`
+	Packages      []*KeyPackagesReleased_Package `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesReleased) Reset() {
+	*x = KeyPackagesReleased{}
+	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesReleased) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesReleased) ProtoMessage() {}
+
+func (x *KeyPackagesReleased) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesReleased.ProtoReflect.Descriptor instead.
+func (*KeyPackagesReleased) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *KeyPackagesReleased) GetPackages() []*KeyPackagesReleased_Package {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
 // DeviceRegistered adds a device to an account. The KeySet that lists it follows,
 // and after that the revocation of a device whose place it takes.
 type DeviceRegistered struct {
@@ -2248,7 +2767,7 @@ type DeviceRegistered struct {
 
 func (x *DeviceRegistered) Reset() {
 	*x = DeviceRegistered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2779,7 @@ func (x *DeviceRegistered) String() string {
 func (*DeviceRegistered) ProtoMessage() {}
 
 func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2792,7 @@ func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceRegistered.ProtoReflect.Descriptor instead.
 func (*DeviceRegistered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeviceRegistered) GetAccountId() []byte {
@@ -2314,7 +2833,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	mi := &file_qpc_v1_event_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2845,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	mi := &file_qpc_v1_event_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,11 +2875,290 @@ func (x *MessageEnqueued_Target) GetSeq() uint64 {
 	return 0
 }
 
+type KeyPackagesUploaded_Package struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 random bytes; names the payload.
+	PackageId   []byte `protobuf:"bytes,1,opt,name=package_id,json=packageId,proto3" json:"package_id,omitempty"`
+	CipherSuite uint32 `protobuf:"varint,2,opt,name=cipher_suite,json=cipherSuite,proto3" json:"cipher_suite,omitempty"`
+	// Position among the device's packages of the suite; 0: its last resort, which
+	// takes the place of the one before.
+	Number uint64 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	// Of the KeyPackage, which is the payload.
+	Size   uint32 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Sha256 []byte `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// End of its lifetime, Unix milliseconds.
+	ExpiresMs     uint64 `protobuf:"varint,6,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesUploaded_Package) Reset() {
+	*x = KeyPackagesUploaded_Package{}
+	mi := &file_qpc_v1_event_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesUploaded_Package) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesUploaded_Package) ProtoMessage() {}
+
+func (x *KeyPackagesUploaded_Package) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesUploaded_Package.ProtoReflect.Descriptor instead.
+func (*KeyPackagesUploaded_Package) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28, 0}
+}
+
+func (x *KeyPackagesUploaded_Package) GetPackageId() []byte {
+	if x != nil {
+		return x.PackageId
+	}
+	return nil
+}
+
+func (x *KeyPackagesUploaded_Package) GetCipherSuite() uint32 {
+	if x != nil {
+		return x.CipherSuite
+	}
+	return 0
+}
+
+func (x *KeyPackagesUploaded_Package) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *KeyPackagesUploaded_Package) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *KeyPackagesUploaded_Package) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *KeyPackagesUploaded_Package) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+type KeyPackagesTaken_Package struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	DeviceKey   []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	CipherSuite uint32                 `protobuf:"varint,2,opt,name=cipher_suite,json=cipherSuite,proto3" json:"cipher_suite,omitempty"`
+	// 0: the last resort.
+	Number        uint64 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	PackageId     []byte `protobuf:"bytes,4,opt,name=package_id,json=packageId,proto3" json:"package_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesTaken_Package) Reset() {
+	*x = KeyPackagesTaken_Package{}
+	mi := &file_qpc_v1_event_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesTaken_Package) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesTaken_Package) ProtoMessage() {}
+
+func (x *KeyPackagesTaken_Package) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesTaken_Package.ProtoReflect.Descriptor instead.
+func (*KeyPackagesTaken_Package) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29, 0}
+}
+
+func (x *KeyPackagesTaken_Package) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *KeyPackagesTaken_Package) GetCipherSuite() uint32 {
+	if x != nil {
+		return x.CipherSuite
+	}
+	return 0
+}
+
+func (x *KeyPackagesTaken_Package) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *KeyPackagesTaken_Package) GetPackageId() []byte {
+	if x != nil {
+		return x.PackageId
+	}
+	return nil
+}
+
+type KeyPackagesExpired_Package struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DeviceKey     []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	Sha256        []byte                 `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	ExpiresMs     uint64                 `protobuf:"varint,3,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesExpired_Package) Reset() {
+	*x = KeyPackagesExpired_Package{}
+	mi := &file_qpc_v1_event_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesExpired_Package) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesExpired_Package) ProtoMessage() {}
+
+func (x *KeyPackagesExpired_Package) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesExpired_Package.ProtoReflect.Descriptor instead.
+func (*KeyPackagesExpired_Package) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{30, 0}
+}
+
+func (x *KeyPackagesExpired_Package) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *KeyPackagesExpired_Package) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *KeyPackagesExpired_Package) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+type KeyPackagesReleased_Package struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	PackageId []byte                 `protobuf:"bytes,2,opt,name=package_id,json=packageId,proto3" json:"package_id,omitempty"`
+	// kept_until_ms of what had them kept.
+	KeptUntilMs   uint64 `protobuf:"varint,3,opt,name=kept_until_ms,json=keptUntilMs,proto3" json:"kept_until_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesReleased_Package) Reset() {
+	*x = KeyPackagesReleased_Package{}
+	mi := &file_qpc_v1_event_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesReleased_Package) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesReleased_Package) ProtoMessage() {}
+
+func (x *KeyPackagesReleased_Package) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesReleased_Package.ProtoReflect.Descriptor instead.
+func (*KeyPackagesReleased_Package) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{31, 0}
+}
+
+func (x *KeyPackagesReleased_Package) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *KeyPackagesReleased_Package) GetPackageId() []byte {
+	if x != nil {
+		return x.PackageId
+	}
+	return nil
+}
+
+func (x *KeyPackagesReleased_Package) GetKeptUntilMs() uint64 {
+	if x != nil {
+		return x.KeptUntilMs
+	}
+	return 0
+}
+
 var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\"\xeb\f\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\"\xc9\x13\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -2389,7 +3187,18 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x128\n" +
 	"\freset_issued\x18) \x01(\v2\x13.qpc.v1.ResetIssuedH\x00R\vresetIssued\x12;\n" +
 	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12G\n" +
-	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegisteredB\x06\n" +
+	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegistered\x12Q\n" +
+	"\x15key_packages_uploaded\x18< \x01(\v2\x1b.qpc.v1.KeyPackagesUploadedH\x00R\x13keyPackagesUploaded\x12H\n" +
+	"\x12key_packages_taken\x18= \x01(\v2\x18.qpc.v1.KeyPackagesTakenH\x00R\x10keyPackagesTaken\x12N\n" +
+	"\x14key_packages_expired\x18> \x01(\v2\x1a.qpc.v1.KeyPackagesExpiredH\x00R\x12keyPackagesExpired\x12Q\n" +
+	"\x15key_packages_released\x18? \x01(\v2\x1b.qpc.v1.KeyPackagesReleasedH\x00R\x13keyPackagesReleased\x12A\n" +
+	"\x0fchannel_created\x18F \x01(\v2\x16.qpc.v1.ChannelCreatedH\x00R\x0echannelCreated\x12W\n" +
+	"\x17channel_members_changed\x18G \x01(\v2\x1d.qpc.v1.ChannelMembersChangedH\x00R\x15channelMembersChanged\x12T\n" +
+	"\x16channel_member_updated\x18H \x01(\v2\x1c.qpc.v1.ChannelMemberUpdatedH\x00R\x14channelMemberUpdated\x12A\n" +
+	"\x0fchannel_updated\x18I \x01(\v2\x16.qpc.v1.ChannelUpdatedH\x00R\x0echannelUpdated\x12E\n" +
+	"\x11channel_epoch_set\x18J \x01(\v2\x17.qpc.v1.ChannelEpochSetH\x00R\x0fchannelEpochSet\x12>\n" +
+	"\x0echannel_posted\x18K \x01(\v2\x15.qpc.v1.ChannelPostedH\x00R\rchannelPosted\x12`\n" +
+	"\x1achannel_rotation_requested\x18L \x01(\v2 .qpc.v1.ChannelRotationRequestedH\x00R\x18channelRotationRequestedB\x06\n" +
 	"\x04body\"\x95\x01\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\fR\x06caller\x12\x16\n" +
@@ -2455,7 +3264,7 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
 	"\aEXPIRED\x10\x01\x12\x0e\n" +
 	"\n" +
-	"LOGGED_OUT\x10\x02\"\xfe\x02\n" +
+	"LOGGED_OUT\x10\x02\"\x9d\x03\n" +
 	"\x0fMessageEnqueued\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12\x1d\n" +
@@ -2468,11 +3277,31 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x0epayload_sha256\x18\a \x01(\fR\rpayloadSha256\x12\x1d\n" +
 	"\n" +
 	"expires_ms\x18\b \x01(\x04R\texpiresMs\x12\x18\n" +
-	"\acontrol\x18\t \x01(\bR\acontrol\x1a9\n" +
+	"\acontrol\x18\t \x01(\bR\acontrol\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\n" +
+	" \x01(\fR\tchannelId\x1a9\n" +
 	"\x06Target\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"E\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xfa\x02\n" +
+	"\rChannelPosted\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\x01 \x01(\fR\tchannelId\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x02 \x01(\fR\tmessageId\x12\x1b\n" +
+	"\tsender_id\x18\x03 \x01(\fR\bsenderId\x12\x1f\n" +
+	"\vchannel_seq\x18\x04 \x01(\x04R\n" +
+	"channelSeq\x128\n" +
+	"\atargets\x18\x05 \x03(\v2\x1e.qpc.v1.MessageEnqueued.TargetR\atargets\x12\x18\n" +
+	"\askipped\x18\x06 \x03(\fR\askipped\x12!\n" +
+	"\fpayload_size\x18\a \x01(\rR\vpayloadSize\x12%\n" +
+	"\x0epayload_sha256\x18\b \x01(\fR\rpayloadSha256\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\t \x01(\x04R\texpiresMs\x12\x16\n" +
+	"\x06commit\x18\n" +
+	" \x01(\bR\x06commit\x12\x18\n" +
+	"\awelcome\x18\v \x01(\bR\awelcome\"E\n" +
 	"\x0fMessagesDrained\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x13\n" +
@@ -2541,7 +3370,46 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"device_key\x18\x04 \x01(\fR\tdeviceKey\x12+\n" +
 	"\x11registration_hash\x18\x05 \x01(\fR\x10registrationHash\x12D\n" +
-	"\x11revocation_labels\x18\x06 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\xb0\x01\n" +
+	"\x11revocation_labels\x18\x06 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\xa6\x02\n" +
+	"\x13KeyPackagesUploaded\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12?\n" +
+	"\bpackages\x18\x02 \x03(\v2#.qpc.v1.KeyPackagesUploaded.PackageR\bpackages\x1a\xae\x01\n" +
+	"\aPackage\x12\x1d\n" +
+	"\n" +
+	"package_id\x18\x01 \x01(\fR\tpackageId\x12!\n" +
+	"\fcipher_suite\x18\x02 \x01(\rR\vcipherSuite\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\rR\x04size\x12\x16\n" +
+	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x06 \x01(\x04R\texpiresMs\"\xf9\x01\n" +
+	"\x10KeyPackagesTaken\x12<\n" +
+	"\bpackages\x18\x01 \x03(\v2 .qpc.v1.KeyPackagesTaken.PackageR\bpackages\x12\"\n" +
+	"\rkept_until_ms\x18\x02 \x01(\x04R\vkeptUntilMs\x1a\x82\x01\n" +
+	"\aPackage\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12!\n" +
+	"\fcipher_suite\x18\x02 \x01(\rR\vcipherSuite\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x1d\n" +
+	"\n" +
+	"package_id\x18\x04 \x01(\fR\tpackageId\"\xb5\x01\n" +
+	"\x12KeyPackagesExpired\x12>\n" +
+	"\bpackages\x18\x01 \x03(\v2\".qpc.v1.KeyPackagesExpired.PackageR\bpackages\x1a_\n" +
+	"\aPackage\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x03 \x01(\x04R\texpiresMs\"\xc3\x01\n" +
+	"\x13KeyPackagesReleased\x12?\n" +
+	"\bpackages\x18\x01 \x03(\v2#.qpc.v1.KeyPackagesReleased.PackageR\bpackages\x1ak\n" +
+	"\aPackage\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
+	"\n" +
+	"package_id\x18\x02 \x01(\fR\tpackageId\x12\"\n" +
+	"\rkept_until_ms\x18\x03 \x01(\x04R\vkeptUntilMs\"\xb0\x01\n" +
 	"\x10DeviceRegistered\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
@@ -2563,41 +3431,56 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_qpc_v1_event_proto_goTypes = []any{
-	(SessionsEnded_Cause)(0),       // 0: qpc.v1.SessionsEnded.Cause
-	(Actor_Way)(0),                 // 1: qpc.v1.Actor.Way
-	(*Event)(nil),                  // 2: qpc.v1.Event
-	(*Receipt)(nil),                // 3: qpc.v1.Receipt
-	(*ServerConfigured)(nil),       // 4: qpc.v1.ServerConfigured
-	(*HeadSealed)(nil),             // 5: qpc.v1.HeadSealed
-	(*KeyTransparencyEntry)(nil),   // 6: qpc.v1.KeyTransparencyEntry
-	(*OpaqueRecord)(nil),           // 7: qpc.v1.OpaqueRecord
-	(*AccountRegistered)(nil),      // 8: qpc.v1.AccountRegistered
-	(*RevocationLabel)(nil),        // 9: qpc.v1.RevocationLabel
-	(*PasswordChanged)(nil),        // 10: qpc.v1.PasswordChanged
-	(*SessionStarted)(nil),         // 11: qpc.v1.SessionStarted
-	(*SessionTouched)(nil),         // 12: qpc.v1.SessionTouched
-	(*SessionsEnded)(nil),          // 13: qpc.v1.SessionsEnded
-	(*MessageEnqueued)(nil),        // 14: qpc.v1.MessageEnqueued
-	(*MessagesDrained)(nil),        // 15: qpc.v1.MessagesDrained
-	(*MessagesConfirmed)(nil),      // 16: qpc.v1.MessagesConfirmed
-	(*MessagesAcked)(nil),          // 17: qpc.v1.MessagesAcked
-	(*MessagesExpired)(nil),        // 18: qpc.v1.MessagesExpired
-	(*DrainedReleased)(nil),        // 19: qpc.v1.DrainedReleased
-	(*ReceiptsExpired)(nil),        // 20: qpc.v1.ReceiptsExpired
-	(*SnapshotTaken)(nil),          // 21: qpc.v1.SnapshotTaken
-	(*RequestAnswered)(nil),        // 22: qpc.v1.RequestAnswered
-	(*Actor)(nil),                  // 23: qpc.v1.Actor
-	(*RoleChanged)(nil),            // 24: qpc.v1.RoleChanged
-	(*KeyRevoked)(nil),             // 25: qpc.v1.KeyRevoked
-	(*IdentityReplaced)(nil),       // 26: qpc.v1.IdentityReplaced
-	(*ResetIssued)(nil),            // 27: qpc.v1.ResetIssued
-	(*AccountReset)(nil),           // 28: qpc.v1.AccountReset
-	(*DeviceRegistered)(nil),       // 29: qpc.v1.DeviceRegistered
-	(*MessageEnqueued_Target)(nil), // 30: qpc.v1.MessageEnqueued.Target
-	(SessionScope)(0),              // 31: qpc.v1.SessionScope
-	(Role)(0),                      // 32: qpc.v1.Role
+	(SessionsEnded_Cause)(0),            // 0: qpc.v1.SessionsEnded.Cause
+	(Actor_Way)(0),                      // 1: qpc.v1.Actor.Way
+	(*Event)(nil),                       // 2: qpc.v1.Event
+	(*Receipt)(nil),                     // 3: qpc.v1.Receipt
+	(*ServerConfigured)(nil),            // 4: qpc.v1.ServerConfigured
+	(*HeadSealed)(nil),                  // 5: qpc.v1.HeadSealed
+	(*KeyTransparencyEntry)(nil),        // 6: qpc.v1.KeyTransparencyEntry
+	(*OpaqueRecord)(nil),                // 7: qpc.v1.OpaqueRecord
+	(*AccountRegistered)(nil),           // 8: qpc.v1.AccountRegistered
+	(*RevocationLabel)(nil),             // 9: qpc.v1.RevocationLabel
+	(*PasswordChanged)(nil),             // 10: qpc.v1.PasswordChanged
+	(*SessionStarted)(nil),              // 11: qpc.v1.SessionStarted
+	(*SessionTouched)(nil),              // 12: qpc.v1.SessionTouched
+	(*SessionsEnded)(nil),               // 13: qpc.v1.SessionsEnded
+	(*MessageEnqueued)(nil),             // 14: qpc.v1.MessageEnqueued
+	(*ChannelPosted)(nil),               // 15: qpc.v1.ChannelPosted
+	(*MessagesDrained)(nil),             // 16: qpc.v1.MessagesDrained
+	(*MessagesConfirmed)(nil),           // 17: qpc.v1.MessagesConfirmed
+	(*MessagesAcked)(nil),               // 18: qpc.v1.MessagesAcked
+	(*MessagesExpired)(nil),             // 19: qpc.v1.MessagesExpired
+	(*DrainedReleased)(nil),             // 20: qpc.v1.DrainedReleased
+	(*ReceiptsExpired)(nil),             // 21: qpc.v1.ReceiptsExpired
+	(*SnapshotTaken)(nil),               // 22: qpc.v1.SnapshotTaken
+	(*RequestAnswered)(nil),             // 23: qpc.v1.RequestAnswered
+	(*Actor)(nil),                       // 24: qpc.v1.Actor
+	(*RoleChanged)(nil),                 // 25: qpc.v1.RoleChanged
+	(*KeyRevoked)(nil),                  // 26: qpc.v1.KeyRevoked
+	(*IdentityReplaced)(nil),            // 27: qpc.v1.IdentityReplaced
+	(*ResetIssued)(nil),                 // 28: qpc.v1.ResetIssued
+	(*AccountReset)(nil),                // 29: qpc.v1.AccountReset
+	(*KeyPackagesUploaded)(nil),         // 30: qpc.v1.KeyPackagesUploaded
+	(*KeyPackagesTaken)(nil),            // 31: qpc.v1.KeyPackagesTaken
+	(*KeyPackagesExpired)(nil),          // 32: qpc.v1.KeyPackagesExpired
+	(*KeyPackagesReleased)(nil),         // 33: qpc.v1.KeyPackagesReleased
+	(*DeviceRegistered)(nil),            // 34: qpc.v1.DeviceRegistered
+	(*MessageEnqueued_Target)(nil),      // 35: qpc.v1.MessageEnqueued.Target
+	(*KeyPackagesUploaded_Package)(nil), // 36: qpc.v1.KeyPackagesUploaded.Package
+	(*KeyPackagesTaken_Package)(nil),    // 37: qpc.v1.KeyPackagesTaken.Package
+	(*KeyPackagesExpired_Package)(nil),  // 38: qpc.v1.KeyPackagesExpired.Package
+	(*KeyPackagesReleased_Package)(nil), // 39: qpc.v1.KeyPackagesReleased.Package
+	(*ChannelCreated)(nil),              // 40: qpc.v1.ChannelCreated
+	(*ChannelMembersChanged)(nil),       // 41: qpc.v1.ChannelMembersChanged
+	(*ChannelMemberUpdated)(nil),        // 42: qpc.v1.ChannelMemberUpdated
+	(*ChannelUpdated)(nil),              // 43: qpc.v1.ChannelUpdated
+	(*ChannelEpochSet)(nil),             // 44: qpc.v1.ChannelEpochSet
+	(*ChannelRotationRequested)(nil),    // 45: qpc.v1.ChannelRotationRequested
+	(SessionScope)(0),                   // 46: qpc.v1.SessionScope
+	(Role)(0),                           // 47: qpc.v1.Role
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -2609,41 +3492,57 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	12, // 6: qpc.v1.Event.session_touched:type_name -> qpc.v1.SessionTouched
 	13, // 7: qpc.v1.Event.sessions_ended:type_name -> qpc.v1.SessionsEnded
 	5,  // 8: qpc.v1.Event.head_sealed:type_name -> qpc.v1.HeadSealed
-	25, // 9: qpc.v1.Event.key_revoked:type_name -> qpc.v1.KeyRevoked
-	26, // 10: qpc.v1.Event.identity_replaced:type_name -> qpc.v1.IdentityReplaced
+	26, // 9: qpc.v1.Event.key_revoked:type_name -> qpc.v1.KeyRevoked
+	27, // 10: qpc.v1.Event.identity_replaced:type_name -> qpc.v1.IdentityReplaced
 	14, // 11: qpc.v1.Event.message_enqueued:type_name -> qpc.v1.MessageEnqueued
-	15, // 12: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
-	16, // 13: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
-	17, // 14: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
-	18, // 15: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
-	19, // 16: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
-	20, // 17: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
-	21, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
-	22, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
-	24, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
-	27, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
-	28, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
-	29, // 23: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
-	7,  // 24: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 25: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	7,  // 26: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	31, // 27: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 28: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	30, // 29: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	1,  // 30: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
-	32, // 31: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	23, // 32: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	23, // 33: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	9,  // 34: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	23, // 35: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
-	7,  // 36: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 37: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	9,  // 38: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	16, // 12: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
+	17, // 13: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
+	18, // 14: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
+	19, // 15: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
+	20, // 16: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
+	21, // 17: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
+	22, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
+	23, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
+	25, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
+	28, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
+	29, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
+	34, // 23: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
+	30, // 24: qpc.v1.Event.key_packages_uploaded:type_name -> qpc.v1.KeyPackagesUploaded
+	31, // 25: qpc.v1.Event.key_packages_taken:type_name -> qpc.v1.KeyPackagesTaken
+	32, // 26: qpc.v1.Event.key_packages_expired:type_name -> qpc.v1.KeyPackagesExpired
+	33, // 27: qpc.v1.Event.key_packages_released:type_name -> qpc.v1.KeyPackagesReleased
+	40, // 28: qpc.v1.Event.channel_created:type_name -> qpc.v1.ChannelCreated
+	41, // 29: qpc.v1.Event.channel_members_changed:type_name -> qpc.v1.ChannelMembersChanged
+	42, // 30: qpc.v1.Event.channel_member_updated:type_name -> qpc.v1.ChannelMemberUpdated
+	43, // 31: qpc.v1.Event.channel_updated:type_name -> qpc.v1.ChannelUpdated
+	44, // 32: qpc.v1.Event.channel_epoch_set:type_name -> qpc.v1.ChannelEpochSet
+	15, // 33: qpc.v1.Event.channel_posted:type_name -> qpc.v1.ChannelPosted
+	45, // 34: qpc.v1.Event.channel_rotation_requested:type_name -> qpc.v1.ChannelRotationRequested
+	7,  // 35: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 36: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	7,  // 37: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	46, // 38: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 39: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	35, // 40: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	35, // 41: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	1,  // 42: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
+	47, // 43: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	24, // 44: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	24, // 45: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	9,  // 46: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	24, // 47: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	7,  // 48: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 49: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	36, // 50: qpc.v1.KeyPackagesUploaded.packages:type_name -> qpc.v1.KeyPackagesUploaded.Package
+	37, // 51: qpc.v1.KeyPackagesTaken.packages:type_name -> qpc.v1.KeyPackagesTaken.Package
+	38, // 52: qpc.v1.KeyPackagesExpired.packages:type_name -> qpc.v1.KeyPackagesExpired.Package
+	39, // 53: qpc.v1.KeyPackagesReleased.packages:type_name -> qpc.v1.KeyPackagesReleased.Package
+	9,  // 54: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -2653,6 +3552,7 @@ func file_qpc_v1_event_proto_init() {
 	}
 	file_qpc_v1_admin_proto_init()
 	file_qpc_v1_auth_proto_init()
+	file_qpc_v1_channels_proto_init()
 	file_qpc_v1_event_proto_msgTypes[0].OneofWrappers = []any{
 		(*Event_ServerConfigured)(nil),
 		(*Event_KeyTransparencyEntry)(nil),
@@ -2677,6 +3577,17 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_ResetIssued)(nil),
 		(*Event_AccountReset)(nil),
 		(*Event_DeviceRegistered)(nil),
+		(*Event_KeyPackagesUploaded)(nil),
+		(*Event_KeyPackagesTaken)(nil),
+		(*Event_KeyPackagesExpired)(nil),
+		(*Event_KeyPackagesReleased)(nil),
+		(*Event_ChannelCreated)(nil),
+		(*Event_ChannelMembersChanged)(nil),
+		(*Event_ChannelMemberUpdated)(nil),
+		(*Event_ChannelUpdated)(nil),
+		(*Event_ChannelEpochSet)(nil),
+		(*Event_ChannelPosted)(nil),
+		(*Event_ChannelRotationRequested)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2684,7 +3595,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   29,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

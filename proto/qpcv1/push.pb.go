@@ -30,6 +30,8 @@ type PushType int32
 const (
 	PushType_PUSH_TYPE_UNSPECIFIED PushType = 0
 	PushType_NEW_MESSAGE           PushType = 1000
+	PushType_TYPING                PushType = 1001
+	PushType_PRESENCE              PushType = 1002
 	PushType_MEMBERSHIP            PushType = 1003
 )
 
@@ -38,11 +40,15 @@ var (
 	PushType_name = map[int32]string{
 		0:    "PUSH_TYPE_UNSPECIFIED",
 		1000: "NEW_MESSAGE",
+		1001: "TYPING",
+		1002: "PRESENCE",
 		1003: "MEMBERSHIP",
 	}
 	PushType_value = map[string]int32{
 		"PUSH_TYPE_UNSPECIFIED": 0,
 		"NEW_MESSAGE":           1000,
+		"TYPING":                1001,
+		"PRESENCE":              1002,
 		"MEMBERSHIP":            1003,
 	}
 )
@@ -88,7 +94,10 @@ type PushNewMessage struct {
 	// Upload KeyPackages: few are left.
 	KeyPackagesLow bool `protobuf:"varint,6,opt,name=key_packages_low,json=keyPackagesLow,proto3" json:"key_packages_low,omitempty"`
 	// Pushes were dropped: fetch instead of counting on them.
-	Resync        bool `protobuf:"varint,7,opt,name=resync,proto3" json:"resync,omitempty"`
+	Resync bool `protobuf:"varint,7,opt,name=resync,proto3" json:"resync,omitempty"`
+	// As in the Envelope.
+	ChannelSeq    uint64 `protobuf:"varint,8,opt,name=channel_seq,json=channelSeq,proto3" json:"channel_seq,omitempty"`
+	Welcome       bool   `protobuf:"varint,9,opt,name=welcome,proto3" json:"welcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -172,11 +181,165 @@ func (x *PushNewMessage) GetResync() bool {
 	return false
 }
 
-// PushMembership (1003): the device's queue got a control item, which says who
-// or what joined or left.
+func (x *PushNewMessage) GetChannelSeq() uint64 {
+	if x != nil {
+		return x.ChannelSeq
+	}
+	return 0
+}
+
+func (x *PushNewMessage) GetWelcome() bool {
+	if x != nil {
+		return x.Welcome
+	}
+	return false
+}
+
+// PushTyping (1001): a member of a channel sent an EPHEMERAL message. Nothing of it
+// is stored.
+type PushTyping struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ChannelId []byte                 `protobuf:"bytes,1,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	// Identity key and device key of the sender, as the server knows them.
+	SenderKey     []byte `protobuf:"bytes,2,opt,name=sender_key,json=senderKey,proto3" json:"sender_key,omitempty"`
+	SenderDevice  []byte `protobuf:"bytes,3,opt,name=sender_device,json=senderDevice,proto3" json:"sender_device,omitempty"`
+	Payload       []byte `protobuf:"bytes,4,opt,name=payload,proto3" json:"payload,omitempty"`
+	ServerTimeMs  uint64 `protobuf:"varint,5,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushTyping) Reset() {
+	*x = PushTyping{}
+	mi := &file_qpc_v1_push_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushTyping) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushTyping) ProtoMessage() {}
+
+func (x *PushTyping) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_push_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushTyping.ProtoReflect.Descriptor instead.
+func (*PushTyping) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_push_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PushTyping) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+func (x *PushTyping) GetSenderKey() []byte {
+	if x != nil {
+		return x.SenderKey
+	}
+	return nil
+}
+
+func (x *PushTyping) GetSenderDevice() []byte {
+	if x != nil {
+		return x.SenderDevice
+	}
+	return nil
+}
+
+func (x *PushTyping) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *PushTyping) GetServerTimeMs() uint64 {
+	if x != nil {
+		return x.ServerTimeMs
+	}
+	return 0
+}
+
+// PushPresence (1002): the first device of somebody connected, or the last one
+// went. It is told among members who share it in a channel (411).
+type PushPresence struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	IdentityKey   []byte                 `protobuf:"bytes,1,opt,name=identity_key,json=identityKey,proto3" json:"identity_key,omitempty"`
+	Online        bool                   `protobuf:"varint,2,opt,name=online,proto3" json:"online,omitempty"`
+	ServerTimeMs  uint64                 `protobuf:"varint,3,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushPresence) Reset() {
+	*x = PushPresence{}
+	mi := &file_qpc_v1_push_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushPresence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushPresence) ProtoMessage() {}
+
+func (x *PushPresence) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_push_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushPresence.ProtoReflect.Descriptor instead.
+func (*PushPresence) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_push_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PushPresence) GetIdentityKey() []byte {
+	if x != nil {
+		return x.IdentityKey
+	}
+	return nil
+}
+
+func (x *PushPresence) GetOnline() bool {
+	if x != nil {
+		return x.Online
+	}
+	return false
+}
+
+func (x *PushPresence) GetServerTimeMs() uint64 {
+	if x != nil {
+		return x.ServerTimeMs
+	}
+	return 0
+}
+
+// PushMembership (1003): a control item, which says who or what joined or left.
 type PushMembership struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its position in the queue.
+	// Its position in the device's queue; 0: it is not there, this is all.
 	Seq           uint64       `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
 	MessageId     []byte       `protobuf:"bytes,2,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
 	Item          *ControlItem `protobuf:"bytes,3,opt,name=item,proto3" json:"item,omitempty"`
@@ -186,7 +349,7 @@ type PushMembership struct {
 
 func (x *PushMembership) Reset() {
 	*x = PushMembership{}
-	mi := &file_qpc_v1_push_proto_msgTypes[1]
+	mi := &file_qpc_v1_push_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -198,7 +361,7 @@ func (x *PushMembership) String() string {
 func (*PushMembership) ProtoMessage() {}
 
 func (x *PushMembership) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_push_proto_msgTypes[1]
+	mi := &file_qpc_v1_push_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -211,7 +374,7 @@ func (x *PushMembership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushMembership.ProtoReflect.Descriptor instead.
 func (*PushMembership) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_push_proto_rawDescGZIP(), []int{1}
+	return file_qpc_v1_push_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PushMembership) GetSeq() uint64 {
@@ -239,7 +402,7 @@ var File_qpc_v1_push_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_push_proto_rawDesc = "" +
 	"\n" +
-	"\x11qpc/v1/push.proto\x12\x06qpc.v1\x1a\x14qpc/v1/control.proto\"\xd0\x01\n" +
+	"\x11qpc/v1/push.proto\x12\x06qpc.v1\x1a\x14qpc/v1/control.proto\"\x8b\x02\n" +
 	"\x0ePushNewMessage\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x1d\n" +
@@ -249,15 +412,33 @@ const file_qpc_v1_push_proto_rawDesc = "" +
 	"\n" +
 	"message_id\x18\x05 \x01(\fR\tmessageId\x12(\n" +
 	"\x10key_packages_low\x18\x06 \x01(\bR\x0ekeyPackagesLow\x12\x16\n" +
-	"\x06resync\x18\a \x01(\bR\x06resync\"j\n" +
+	"\x06resync\x18\a \x01(\bR\x06resync\x12\x1f\n" +
+	"\vchannel_seq\x18\b \x01(\x04R\n" +
+	"channelSeq\x12\x18\n" +
+	"\awelcome\x18\t \x01(\bR\awelcome\"\xaf\x01\n" +
+	"\n" +
+	"PushTyping\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\x01 \x01(\fR\tchannelId\x12\x1d\n" +
+	"\n" +
+	"sender_key\x18\x02 \x01(\fR\tsenderKey\x12#\n" +
+	"\rsender_device\x18\x03 \x01(\fR\fsenderDevice\x12\x18\n" +
+	"\apayload\x18\x04 \x01(\fR\apayload\x12$\n" +
+	"\x0eserver_time_ms\x18\x05 \x01(\x04R\fserverTimeMs\"o\n" +
+	"\fPushPresence\x12!\n" +
+	"\fidentity_key\x18\x01 \x01(\fR\videntityKey\x12\x16\n" +
+	"\x06online\x18\x02 \x01(\bR\x06online\x12$\n" +
+	"\x0eserver_time_ms\x18\x03 \x01(\x04R\fserverTimeMs\"j\n" +
 	"\x0ePushMembership\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x02 \x01(\fR\tmessageId\x12'\n" +
-	"\x04item\x18\x03 \x01(\v2\x13.qpc.v1.ControlItemR\x04item*H\n" +
+	"\x04item\x18\x03 \x01(\v2\x13.qpc.v1.ControlItemR\x04item*d\n" +
 	"\bPushType\x12\x19\n" +
 	"\x15PUSH_TYPE_UNSPECIFIED\x10\x00\x12\x10\n" +
-	"\vNEW_MESSAGE\x10\xe8\a\x12\x0f\n" +
+	"\vNEW_MESSAGE\x10\xe8\a\x12\v\n" +
+	"\x06TYPING\x10\xe9\a\x12\r\n" +
+	"\bPRESENCE\x10\xea\a\x12\x0f\n" +
 	"\n" +
 	"MEMBERSHIP\x10\xeb\aB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
@@ -274,15 +455,17 @@ func file_qpc_v1_push_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_push_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_qpc_v1_push_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_qpc_v1_push_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_qpc_v1_push_proto_goTypes = []any{
 	(PushType)(0),          // 0: qpc.v1.PushType
 	(*PushNewMessage)(nil), // 1: qpc.v1.PushNewMessage
-	(*PushMembership)(nil), // 2: qpc.v1.PushMembership
-	(*ControlItem)(nil),    // 3: qpc.v1.ControlItem
+	(*PushTyping)(nil),     // 2: qpc.v1.PushTyping
+	(*PushPresence)(nil),   // 3: qpc.v1.PushPresence
+	(*PushMembership)(nil), // 4: qpc.v1.PushMembership
+	(*ControlItem)(nil),    // 5: qpc.v1.ControlItem
 }
 var file_qpc_v1_push_proto_depIdxs = []int32{
-	3, // 0: qpc.v1.PushMembership.item:type_name -> qpc.v1.ControlItem
+	5, // 0: qpc.v1.PushMembership.item:type_name -> qpc.v1.ControlItem
 	1, // [1:1] is the sub-list for method output_type
 	1, // [1:1] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
@@ -302,7 +485,7 @@ func file_qpc_v1_push_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_push_proto_rawDesc), len(file_qpc_v1_push_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

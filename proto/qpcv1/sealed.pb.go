@@ -142,6 +142,315 @@ func (x *SealedContent) GetSignature() []byte {
 	return nil
 }
 
+// DeviceSecrets is what one device of a person hands to another: sealed for the
+// device key's own hybrid key, so that a device which left can't read it
+// (docs/formats/sealed.md).
+type DeviceSecrets struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Seeds of the identity's hybrid keys, 32 bytes each, newest first.
+	HybridSeeds [][]byte `protobuf:"bytes,1,rep,name=hybrid_seeds,json=hybridSeeds,proto3" json:"hybrid_seeds,omitempty"`
+	// Seed of the identity key, 32 bytes; empty unless the person wants the device to
+	// hold it.
+	IdentitySeed []byte `protobuf:"bytes,2,opt,name=identity_seed,json=identitySeed,proto3" json:"identity_seed,omitempty"`
+	// For which hybrid key each device of the person has its secrets sealed.
+	SealKeys      []*DeviceSealKey `protobuf:"bytes,3,rep,name=seal_keys,json=sealKeys,proto3" json:"seal_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceSecrets) Reset() {
+	*x = DeviceSecrets{}
+	mi := &file_qpc_v1_sealed_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceSecrets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceSecrets) ProtoMessage() {}
+
+func (x *DeviceSecrets) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_sealed_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceSecrets.ProtoReflect.Descriptor instead.
+func (*DeviceSecrets) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_sealed_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DeviceSecrets) GetHybridSeeds() [][]byte {
+	if x != nil {
+		return x.HybridSeeds
+	}
+	return nil
+}
+
+func (x *DeviceSecrets) GetIdentitySeed() []byte {
+	if x != nil {
+		return x.IdentitySeed
+	}
+	return nil
+}
+
+func (x *DeviceSecrets) GetSealKeys() []*DeviceSealKey {
+	if x != nil {
+		return x.SealKeys
+	}
+	return nil
+}
+
+// DeviceSealKey is a hybrid key of one device alone.
+type DeviceSealKey struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	DeviceKey []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	// X-Wing, 1,216 bytes.
+	HybridKey     []byte `protobuf:"bytes,2,opt,name=hybrid_key,json=hybridKey,proto3" json:"hybrid_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceSealKey) Reset() {
+	*x = DeviceSealKey{}
+	mi := &file_qpc_v1_sealed_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceSealKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceSealKey) ProtoMessage() {}
+
+func (x *DeviceSealKey) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_sealed_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceSealKey.ProtoReflect.Descriptor instead.
+func (*DeviceSealKey) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_sealed_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DeviceSealKey) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *DeviceSealKey) GetHybridKey() []byte {
+	if x != nil {
+		return x.HybridKey
+	}
+	return nil
+}
+
+// SealedSecrets is the plaintext inside a payload that carries DeviceSecrets.
+type SealedSecrets struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DeviceSecrets as it was signed.
+	Secrets     []byte `protobuf:"bytes,1,opt,name=secrets,proto3" json:"secrets,omitempty"`
+	IdentityKey []byte `protobuf:"bytes,2,opt,name=identity_key,json=identityKey,proto3" json:"identity_key,omitempty"`
+	// The device key that signed.
+	SenderDeviceKey    []byte `protobuf:"bytes,3,opt,name=sender_device_key,json=senderDeviceKey,proto3" json:"sender_device_key,omitempty"`
+	RecipientDeviceKey []byte `protobuf:"bytes,4,opt,name=recipient_device_key,json=recipientDeviceKey,proto3" json:"recipient_device_key,omitempty"`
+	// 16 random bytes.
+	Id []byte `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
+	// Unix milliseconds.
+	TimeMs uint64 `protobuf:"varint,6,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	// qpc-message-v1 by the device key, with the recipient's device key in the place
+	// of the recipient's identity key; 64 bytes.
+	Signature     []byte `protobuf:"bytes,7,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealedSecrets) Reset() {
+	*x = SealedSecrets{}
+	mi := &file_qpc_v1_sealed_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealedSecrets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealedSecrets) ProtoMessage() {}
+
+func (x *SealedSecrets) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_sealed_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealedSecrets.ProtoReflect.Descriptor instead.
+func (*SealedSecrets) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_sealed_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SealedSecrets) GetSecrets() []byte {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+func (x *SealedSecrets) GetIdentityKey() []byte {
+	if x != nil {
+		return x.IdentityKey
+	}
+	return nil
+}
+
+func (x *SealedSecrets) GetSenderDeviceKey() []byte {
+	if x != nil {
+		return x.SenderDeviceKey
+	}
+	return nil
+}
+
+func (x *SealedSecrets) GetRecipientDeviceKey() []byte {
+	if x != nil {
+		return x.RecipientDeviceKey
+	}
+	return nil
+}
+
+func (x *SealedSecrets) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *SealedSecrets) GetTimeMs() uint64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *SealedSecrets) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// DeviceCode is what a new device shows to one that may add it. It is no secret, but
+// who changes it on its way becomes the device: show it in person.
+type DeviceCode struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ServerName string                 `protobuf:"bytes,1,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	// In canonical form.
+	Username    string `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
+	IdentityKey []byte `protobuf:"bytes,3,opt,name=identity_key,json=identityKey,proto3" json:"identity_key,omitempty"`
+	DeviceKey   []byte `protobuf:"bytes,4,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	// qpc-device-v1, 64 bytes.
+	Signature []byte `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
+	// For which the device has its secrets sealed: X-Wing, 1,216 bytes.
+	HybridKey     []byte `protobuf:"bytes,6,opt,name=hybrid_key,json=hybridKey,proto3" json:"hybrid_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceCode) Reset() {
+	*x = DeviceCode{}
+	mi := &file_qpc_v1_sealed_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceCode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceCode) ProtoMessage() {}
+
+func (x *DeviceCode) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_sealed_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceCode.ProtoReflect.Descriptor instead.
+func (*DeviceCode) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_sealed_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DeviceCode) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *DeviceCode) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *DeviceCode) GetIdentityKey() []byte {
+	if x != nil {
+		return x.IdentityKey
+	}
+	return nil
+}
+
+func (x *DeviceCode) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *DeviceCode) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *DeviceCode) GetHybridKey() []byte {
+	if x != nil {
+		return x.HybridKey
+	}
+	return nil
+}
+
 var File_qpc_v1_sealed_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_sealed_proto_rawDesc = "" +
@@ -157,7 +466,35 @@ const file_qpc_v1_sealed_proto_rawDesc = "" +
 	"\x02id\x18\x06 \x01(\fR\x02id\x12\x17\n" +
 	"\atime_ms\x18\a \x01(\x04R\x06timeMs\x12\x1c\n" +
 	"\tplaintext\x18\b \x01(\fR\tplaintext\x12\x1c\n" +
-	"\tsignature\x18\t \x01(\fR\tsignatureB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\tsignature\x18\t \x01(\fR\tsignature\"\x8b\x01\n" +
+	"\rDeviceSecrets\x12!\n" +
+	"\fhybrid_seeds\x18\x01 \x03(\fR\vhybridSeeds\x12#\n" +
+	"\ridentity_seed\x18\x02 \x01(\fR\fidentitySeed\x122\n" +
+	"\tseal_keys\x18\x03 \x03(\v2\x15.qpc.v1.DeviceSealKeyR\bsealKeys\"M\n" +
+	"\rDeviceSealKey\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x1d\n" +
+	"\n" +
+	"hybrid_key\x18\x02 \x01(\fR\thybridKey\"\xf1\x01\n" +
+	"\rSealedSecrets\x12\x18\n" +
+	"\asecrets\x18\x01 \x01(\fR\asecrets\x12!\n" +
+	"\fidentity_key\x18\x02 \x01(\fR\videntityKey\x12*\n" +
+	"\x11sender_device_key\x18\x03 \x01(\fR\x0fsenderDeviceKey\x120\n" +
+	"\x14recipient_device_key\x18\x04 \x01(\fR\x12recipientDeviceKey\x12\x0e\n" +
+	"\x02id\x18\x05 \x01(\fR\x02id\x12\x17\n" +
+	"\atime_ms\x18\x06 \x01(\x04R\x06timeMs\x12\x1c\n" +
+	"\tsignature\x18\a \x01(\fR\tsignature\"\xc8\x01\n" +
+	"\n" +
+	"DeviceCode\x12\x1f\n" +
+	"\vserver_name\x18\x01 \x01(\tR\n" +
+	"serverName\x12\x1a\n" +
+	"\busername\x18\x02 \x01(\tR\busername\x12!\n" +
+	"\fidentity_key\x18\x03 \x01(\fR\videntityKey\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x04 \x01(\fR\tdeviceKey\x12\x1c\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature\x12\x1d\n" +
+	"\n" +
+	"hybrid_key\x18\x06 \x01(\fR\thybridKeyB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_sealed_proto_rawDescOnce sync.Once
@@ -171,16 +508,21 @@ func file_qpc_v1_sealed_proto_rawDescGZIP() []byte {
 	return file_qpc_v1_sealed_proto_rawDescData
 }
 
-var file_qpc_v1_sealed_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_qpc_v1_sealed_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_qpc_v1_sealed_proto_goTypes = []any{
 	(*SealedContent)(nil), // 0: qpc.v1.SealedContent
+	(*DeviceSecrets)(nil), // 1: qpc.v1.DeviceSecrets
+	(*DeviceSealKey)(nil), // 2: qpc.v1.DeviceSealKey
+	(*SealedSecrets)(nil), // 3: qpc.v1.SealedSecrets
+	(*DeviceCode)(nil),    // 4: qpc.v1.DeviceCode
 }
 var file_qpc_v1_sealed_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	2, // 0: qpc.v1.DeviceSecrets.seal_keys:type_name -> qpc.v1.DeviceSealKey
+	1, // [1:1] is the sub-list for method output_type
+	1, // [1:1] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_sealed_proto_init() }
@@ -194,7 +536,7 @@ func file_qpc_v1_sealed_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_sealed_proto_rawDesc), len(file_qpc_v1_sealed_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -151,10 +151,27 @@ const (
 	Reason_QUEUE_FULL        Reason = 62 // every target queue is full
 	Reason_ACK_BEYOND_TAIL   Reason = 63 // seqs, up_to or after_seq above the highest assigned
 	Reason_SENDER_QUOTA      Reason = 64 // one sender holds its share of the queue
+	// Channels (Forbidden, BadRequest, NotFound, RateLimited).
+	Reason_NOT_A_MEMBER         Reason = 140 // of a channel that exists or not
+	Reason_CHANNEL_ROLE_TOO_LOW Reason = 141 // the caller's role in the channel does not allow this
+	Reason_NOT_JOINED           Reason = 142 // who has not joined the channel must accept first
+	Reason_STALE_EPOCH          Reason = 143 // another commit was faster (current_epoch)
+	Reason_VERSION_CONFLICT     Reason = 144 // the channel's metadata changed meanwhile
+	Reason_CHANNEL_FULL         Reason = 145 // limit = members
+	Reason_ROTATION_RECENT      Reason = 146 // keys were asked to rotate less than 10 min ago
+	Reason_NO_SUCH_MEMBER       Reason = 147 // the named person is no member of this channel
+	Reason_LAST_OWNER           Reason = 148 // a channel keeps at least one owner
 	// Retries (BadRequest).
 	Reason_REQUEST_ID_INVALID Reason = 80 // not a UUIDv7
 	Reason_REQUEST_ID_TIME    Reason = 81 // its time is not within 24 h of the server's
 	Reason_REQUEST_ID_REUSED  Reason = 82 // the same id with another body
+	// KeyPackages (BadRequest, RateLimited).
+	Reason_KEY_PACKAGE_INVALID  Reason = 130 // malformed, or against RFC 9420; the message says what
+	Reason_KEY_PACKAGE_SUITE    Reason = 131 // a cipher suite that this server does not take
+	Reason_KEY_PACKAGE_LIFETIME Reason = 132 // over, not begun, or longer than 84 days
+	Reason_KEY_PACKAGE_DEVICE   Reason = 133 // the signature key is not the calling device's key
+	Reason_KEY_PACKAGE_CONSUMED Reason = 134 // it was given to somebody already
+	Reason_KEY_PACKAGES_FULL    Reason = 135 // the device has as many of the suite as it may (limit)
 	// Load and state (RateLimited, DeadlineExceeded, Unavailable, Internal).
 	Reason_RATE            Reason = 100 // token bucket empty
 	Reason_DEADLINE        Reason = 101
@@ -213,9 +230,24 @@ var (
 		62:  "QUEUE_FULL",
 		63:  "ACK_BEYOND_TAIL",
 		64:  "SENDER_QUOTA",
+		140: "NOT_A_MEMBER",
+		141: "CHANNEL_ROLE_TOO_LOW",
+		142: "NOT_JOINED",
+		143: "STALE_EPOCH",
+		144: "VERSION_CONFLICT",
+		145: "CHANNEL_FULL",
+		146: "ROTATION_RECENT",
+		147: "NO_SUCH_MEMBER",
+		148: "LAST_OWNER",
 		80:  "REQUEST_ID_INVALID",
 		81:  "REQUEST_ID_TIME",
 		82:  "REQUEST_ID_REUSED",
+		130: "KEY_PACKAGE_INVALID",
+		131: "KEY_PACKAGE_SUITE",
+		132: "KEY_PACKAGE_LIFETIME",
+		133: "KEY_PACKAGE_DEVICE",
+		134: "KEY_PACKAGE_CONSUMED",
+		135: "KEY_PACKAGES_FULL",
 		100: "RATE",
 		101: "DEADLINE",
 		102: "STARTING",
@@ -269,9 +301,24 @@ var (
 		"QUEUE_FULL":           62,
 		"ACK_BEYOND_TAIL":      63,
 		"SENDER_QUOTA":         64,
+		"NOT_A_MEMBER":         140,
+		"CHANNEL_ROLE_TOO_LOW": 141,
+		"NOT_JOINED":           142,
+		"STALE_EPOCH":          143,
+		"VERSION_CONFLICT":     144,
+		"CHANNEL_FULL":         145,
+		"ROTATION_RECENT":      146,
+		"NO_SUCH_MEMBER":       147,
+		"LAST_OWNER":           148,
 		"REQUEST_ID_INVALID":   80,
 		"REQUEST_ID_TIME":      81,
 		"REQUEST_ID_REUSED":    82,
+		"KEY_PACKAGE_INVALID":  130,
+		"KEY_PACKAGE_SUITE":    131,
+		"KEY_PACKAGE_LIFETIME": 132,
+		"KEY_PACKAGE_DEVICE":   133,
+		"KEY_PACKAGE_CONSUMED": 134,
+		"KEY_PACKAGES_FULL":    135,
 		"RATE":                 100,
 		"DEADLINE":             101,
 		"STARTING":             102,
@@ -438,7 +485,8 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\vUnavailable\x10\t\x12\f\n" +
 	"\bInternal\x10\n" +
 	"\x12\x11\n" +
-	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\xed\a\n" +
+	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\xbd\n" +
+	"\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFRAME_TRUNCATED\x10\x01\x12\x18\n" +
@@ -482,10 +530,27 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\n" +
 	"QUEUE_FULL\x10>\x12\x13\n" +
 	"\x0fACK_BEYOND_TAIL\x10?\x12\x10\n" +
-	"\fSENDER_QUOTA\x10@\x12\x16\n" +
+	"\fSENDER_QUOTA\x10@\x12\x11\n" +
+	"\fNOT_A_MEMBER\x10\x8c\x01\x12\x19\n" +
+	"\x14CHANNEL_ROLE_TOO_LOW\x10\x8d\x01\x12\x0f\n" +
+	"\n" +
+	"NOT_JOINED\x10\x8e\x01\x12\x10\n" +
+	"\vSTALE_EPOCH\x10\x8f\x01\x12\x15\n" +
+	"\x10VERSION_CONFLICT\x10\x90\x01\x12\x11\n" +
+	"\fCHANNEL_FULL\x10\x91\x01\x12\x14\n" +
+	"\x0fROTATION_RECENT\x10\x92\x01\x12\x13\n" +
+	"\x0eNO_SUCH_MEMBER\x10\x93\x01\x12\x0f\n" +
+	"\n" +
+	"LAST_OWNER\x10\x94\x01\x12\x16\n" +
 	"\x12REQUEST_ID_INVALID\x10P\x12\x13\n" +
 	"\x0fREQUEST_ID_TIME\x10Q\x12\x15\n" +
-	"\x11REQUEST_ID_REUSED\x10R\x12\b\n" +
+	"\x11REQUEST_ID_REUSED\x10R\x12\x18\n" +
+	"\x13KEY_PACKAGE_INVALID\x10\x82\x01\x12\x16\n" +
+	"\x11KEY_PACKAGE_SUITE\x10\x83\x01\x12\x19\n" +
+	"\x14KEY_PACKAGE_LIFETIME\x10\x84\x01\x12\x17\n" +
+	"\x12KEY_PACKAGE_DEVICE\x10\x85\x01\x12\x19\n" +
+	"\x14KEY_PACKAGE_CONSUMED\x10\x86\x01\x12\x16\n" +
+	"\x11KEY_PACKAGES_FULL\x10\x87\x01\x12\b\n" +
 	"\x04RATE\x10d\x12\f\n" +
 	"\bDEADLINE\x10e\x12\f\n" +
 	"\bSTARTING\x10f\x12\f\n" +

@@ -50,25 +50,16 @@ func (c *Client) checkKeySets(identities [][]byte, entries []*pb.FetchHybridKeys
 // returns the new KeySet, which the caller keeps as the next current one. A
 // refusal KEYSET_VERSION says that current is not the newest.
 func (c *Client) UploadHybridKey(ctx context.Context, identity ed25519.PrivateKey, current *pb.KeySet, hybridKey []byte) (*pb.KeySet, error) {
-	public, ok := identity.Public().(ed25519.PublicKey)
-	if !ok || !bytes.Equal(public, current.GetIdentityKey()) {
-		return nil, errors.New("client: the KeySet is not of this identity key")
+	next, err := c.nextKeySet(identity, current, current.GetDeviceKeys(), hybridKey)
+	if err != nil {
+		return nil, err
 	}
-	previous := statement.KeySetHash(c.cfg.ServerName, current)
-	next := &pb.KeySet{
-		IdentityKey:  public,
-		Version:      current.Version + 1,
-		PreviousHash: previous[:],
-		DeviceKeys:   current.DeviceKeys,
-		KemId:        statement.KEMXWing,
-		HybridKey:    hybridKey,
-		TimeMs:       uint64(c.clock.now()),
-	}
-	statement.SignKeySet(c.cfg.ServerName, next, identity)
-	if err := statement.VerifyKeySet(c.cfg.ServerName, next); err != nil {
-		return nil, fmt.Errorf("client: %w", err)
-	}
-	_, err := c.ownChange(kt.Query{IdentityKey: public}, next, func(p *pb.ProofRequest) (*pb.KeyProof, error) {
+	return c.publishKeySet(ctx, next)
+}
+
+// publishKeySet sends a KeySet that changes nothing but the hybrid key.
+func (c *Client) publishKeySet(ctx context.Context, next *pb.KeySet) (*pb.KeySet, error) {
+	_, err := c.ownChange(kt.Query{IdentityKey: next.GetIdentityKey()}, next, func(p *pb.ProofRequest) (*pb.KeyProof, error) {
 		resp := new(pb.UploadHybridKeyResponse)
 		err := c.Call(ctx, &pb.UploadHybridKeyRequest{Keyset: next, Proof: p}, resp)
 		return resp.GetProof(), err

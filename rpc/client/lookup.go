@@ -94,6 +94,38 @@ func (c *Client) hybridKey(ctx context.Context, key []byte, resp *pb.FetchHybrid
 	return answer, nil
 }
 
+// sealable is the KeySet of an identity that others may seal for, and
+// whether a device that had its hybrid key is revoked.
+func sealable(i *kt.Identity) (keySet *pb.KeySet, rotationDue bool) {
+	if i.Revocation != nil || i.KeySet.GetKemId() == 0 {
+		return nil, false
+	}
+	return i.KeySet, len(i.DeviceRevocations) > 0
+}
+
+// maxProvedKeys is how many identities one FetchHybridKeys with a proof may name.
+const maxProvedKeys = 32
+
+// hybridKeys asks for up to maxProvedKeys identities and answers with what the
+// proof shows.
+func (c *Client) hybridKeys(ctx context.Context, keys [][]byte) ([]*pb.FetchHybridKeysResponse_Entry, error) {
+	resp := new(pb.FetchHybridKeysResponse)
+	answer, err := c.lookup(ctx, kt.Query{IdentityKeys: keys}, func(p *pb.ProofRequest) (*pb.KeyProof, error) {
+		proto.Reset(resp)
+		err := c.Call(ctx, &pb.FetchHybridKeysRequest{IdentityKeys: keys, Proof: p}, resp)
+		return resp.GetProof(), err
+	})
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]*pb.FetchHybridKeysResponse_Entry, len(keys))
+	for i, identity := range answer.Identities {
+		entries[i] = new(pb.FetchHybridKeysResponse_Entry)
+		entries[i].Keyset, entries[i].HybridRotationDue = sealable(identity)
+	}
+	return entries, nil
+}
+
 // lookup asks for a proof until it answers the query as of what is known.
 func (c *Client) lookup(ctx context.Context, query kt.Query, ask func(*pb.ProofRequest) (*pb.KeyProof, error)) (*kt.Answer, error) {
 	for try := 1; ; try++ {

@@ -3,6 +3,9 @@ package client
 import (
 	"context"
 	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
 
 	"quicprochat/kt"
 	"quicprochat/kt/statement"
@@ -57,9 +60,10 @@ func (c *Client) Ack(ctx context.Context, req *pb.AckRequest) (*pb.AckResponse, 
 	return resp, c.Call(ctx, req, resp)
 }
 
-// FetchHybridKey returns the newest KeySet of an identity. The client has checked
-// its signature and, unless Transparency is Off, that it is in the log and the
-// newest. A revoked identity is ErrKeyRevoked.
+// FetchHybridKey returns the newest KeySet of an identity that carries a hybrid
+// key. Unless Transparency is Off it is the one that the log proves to be the
+// newest, whatever else the reply says; HybridRotationDue then tells that one of its
+// devices is revoked. A revoked identity is ErrKeyRevoked.
 func (c *Client) FetchHybridKey(ctx context.Context, req *pb.FetchHybridKeyRequest) (*pb.FetchHybridKeyResponse, error) {
 	resp := new(pb.FetchHybridKeyResponse)
 	if c.cfg.Transparency.Off {
@@ -68,27 +72,76 @@ func (c *Client) FetchHybridKey(ctx context.Context, req *pb.FetchHybridKeyReque
 		}
 		return resp, c.checkKeySet(req.IdentityKey, resp.Keyset)
 	}
-	answer, err := c.hybridKey(ctx, req.IdentityKey, resp)
-	switch {
-	case err != nil:
-		return resp, err
-	case answer.Identity.Revocation != nil:
-		return resp, ErrKeyRevoked
-	case resp.Keyset == nil:
-		return resp, absent("FetchHybridKey", pb.Reason_NO_SUCH_KEY, "the log proves that this identity has no hybrid key")
-	}
-	return resp, nil
+	_, err := c.provedHybridKey(ctx, req.IdentityKey, resp)
+	return resp, err
 }
 
-// FetchHybridKeys returns the newest KeySets of up to 256 identities, in order,
-// with an empty entry where there is none. The client has checked the signatures,
-// not the log: FetchHybridKey does.
+// provedHybridKey fetches the KeySet of an identity that is in use.
+func (c *Client) provedHybridKey(ctx context.Context, identityKey []byte, resp *pb.FetchHybridKeyResponse) (*kt.Answer, error) {
+	answer, err := c.hybridKey(ctx, identityKey, resp)
+	if err != nil {
+		proto.Reset(resp)
+		return nil, err
+	}
+	resp.Keyset, resp.HybridRotationDue = sealable(answer.Identity)
+	switch {
+	case answer.Identity.Revocation != nil:
+		return nil, ErrKeyRevoked
+	case resp.Keyset == nil:
+		return nil, absent("FetchHybridKey", pb.Reason_NO_SUCH_KEY, "the log proves that this identity has no hybrid key")
+	}
+	return answer, nil
+}
+
+// Recipient is what sealing for an identity, and believing what it signed, needs.
+type Recipient struct {
+	KeySet *pb.KeySet
+	// Devices are the keys of the KeySet that are not revoked, as the log proves;
+	// with Transparency Off all that it lists.
+	Devices [][]byte
+	// RotationDue tells that a device which left can still read what is sealed for
+	// this hybrid key: warn whoever writes.
+	RotationDue bool
+}
+
+// FetchRecipient is FetchHybridKey with what the log proves about the devices.
+func (c *Client) FetchRecipient(ctx context.Context, identityKey []byte) (*Recipient, error) {
+	req := &pb.FetchHybridKeyRequest{IdentityKey: identityKey}
+	if c.cfg.Transparency.Off {
+		resp, err := c.FetchHybridKey(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		return &Recipient{KeySet: resp.GetKeyset(), Devices: resp.GetKeyset().GetDeviceKeys(), RotationDue: resp.GetHybridRotationDue()}, nil
+	}
+	resp := new(pb.FetchHybridKeyResponse)
+	answer, err := c.provedHybridKey(ctx, identityKey, resp)
+	if err != nil {
+		return nil, err
+	}
+	return &Recipient{KeySet: resp.GetKeyset(), Devices: answer.Identity.DeviceKeys(), RotationDue: resp.GetHybridRotationDue()}, nil
+}
+
+// FetchHybridKeys returns the newest KeySets of several identities, in order, with
+// an empty entry where there is no hybrid key and where the identity is revoked.
+// Unless Transparency is Off they are what the log proves, as with FetchHybridKey;
+// that takes a call for each 32 identities, and the reply carries no proof.
 func (c *Client) FetchHybridKeys(ctx context.Context, req *pb.FetchHybridKeysRequest) (*pb.FetchHybridKeysResponse, error) {
 	resp := new(pb.FetchHybridKeysResponse)
-	if err := c.Call(ctx, req, resp); err != nil {
-		return resp, err
+	if c.cfg.Transparency.Off || len(req.IdentityKeys) == 0 {
+		if err := c.Call(ctx, req, resp); err != nil {
+			return resp, err
+		}
+		return resp, c.checkKeySets(req.IdentityKeys, resp.Entries)
 	}
-	return resp, c.checkKeySets(req.IdentityKeys, resp.Entries)
+	for keys := range slices.Chunk(req.IdentityKeys, maxProvedKeys) {
+		entries, err := c.hybridKeys(ctx, keys)
+		if err != nil {
+			return new(pb.FetchHybridKeysResponse), err
+		}
+		resp.Entries = append(resp.Entries, entries...)
+	}
+	return resp, nil
 }
 
 // ResolveUser returns the identity key of a username, proved by the log: unless

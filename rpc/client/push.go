@@ -20,8 +20,13 @@ type Push struct {
 	// NewMessage is set for type NEW_MESSAGE. With Resync set, pushes were lost
 	// (the consumer was slow, or the connection was down): fetch.
 	NewMessage *pb.PushNewMessage
-	// Membership is set for type MEMBERSHIP: the queue got a control item.
+	// Membership is set for type MEMBERSHIP: a control item, which the queue holds
+	// when Seq is set, or news of a channel's members.
 	Membership *pb.PushMembership
+	// Typing is set for type TYPING: an EPHEMERAL message of a channel's member.
+	Typing *pb.PushTyping
+	// Presence is set for type PRESENCE: somebody came or went.
+	Presence *pb.PushPresence
 }
 
 func resync() Push {
@@ -92,6 +97,12 @@ func parsePush(h rpc.PushHeader, body []byte) (Push, bool) {
 	case pb.PushType_MEMBERSHIP:
 		p.Membership = new(pb.PushMembership)
 		m = p.Membership
+	case pb.PushType_TYPING:
+		p.Typing = new(pb.PushTyping)
+		m = p.Typing
+	case pb.PushType_PRESENCE:
+		p.Presence = new(pb.PushPresence)
+		m = p.Presence
 	default:
 		return Push{}, false
 	}

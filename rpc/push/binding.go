@@ -24,6 +24,8 @@ type Binding struct {
 	mu       sync.Mutex
 	last     Message
 	news     int  // messages since the last push was made
+	low      bool // the device should upload KeyPackages
+	words    []word
 	queued   bool // in hub.queue, or a worker has it
 	blocked  bool // a goroutine waits in link.Push
 	released bool
@@ -85,52 +87,144 @@ func remove(m map[[32]byte]map[*Binding]struct{}, k [32]byte, b *Binding) {
 	}
 }
 
+// word is a push that stands for itself: no queue holds what it says.
+type word struct {
+	kind    pb.PushType
+	message proto.Message
+}
+
+// maxWords is how many of them wait for a worker; typing is worth nothing when it
+// comes late.
+const maxWords = 16
+
 // add notes a message and reports whether the binding must be queued for a
 // worker.
 func (b *Binding) add(m *Message) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.released {
-		return false
-	}
 	b.last = *m
 	b.news++
-	if b.queued || b.blocked {
+	return b.enlist()
+}
+
+// addLow is add for a device that has few KeyPackages left.
+func (b *Binding) addLow() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.low = true
+	return b.enlist()
+}
+
+// addWord is add for a word.
+func (b *Binding) addWord(w word) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.blocked || len(b.words) >= maxWords {
+		return b.dropWord(w)
+	}
+	b.words = append(b.words, w)
+	return b.enlist()
+}
+
+// dropWord gives a word up. Whoever misses a MEMBERSHIP is told to look, and that
+// KeyPackages are low is told with it.
+func (b *Binding) dropWord(w word) bool {
+	switch w.kind {
+	case pb.PushType_MEMBERSHIP:
+	case pb.PushType_NEW_MESSAGE:
+		b.low = true
+	default:
+		return false
+	}
+	b.news += resyncNews
+	return b.enlist()
+}
+
+// resyncNews is more than one message: that is told as a resync.
+const resyncNews = 2
+
+// enlist reports whether the binding must be queued, and notes that it is.
+func (b *Binding) enlist() bool {
+	if b.released || b.queued || b.blocked {
 		return false
 	}
 	b.queued = true
 	return true
 }
 
-// take gives what there is to tell; news is 0 when the worker is done with the
-// binding.
-func (b *Binding) take() (last Message, news int) {
+// take gives what there is to tell: a word, or messages; news is 0 without a word
+// when the worker is done with the binding.
+func (b *Binding) take() (w word, last Message, news int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.released || b.blocked || b.news == 0 {
-		b.queued = false
-		return Message{}, 0
+	switch {
+	case b.released || b.blocked:
+	case len(b.words) > 0:
+		w = b.words[0]
+		b.words = append(b.words[:0], b.words[1:]...)
+		return w, last, 0
+	case b.news > 0:
+		last, news = b.last, b.news
+		b.news = 0
+		return w, last, news
+	case b.low:
+		b.low = false
+		return word{pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{KeyPackagesLow: true}}, last, 0
 	}
-	last, news = b.last, b.news
-	b.news = 0
-	return last, news
+	b.queued = false
+	return w, last, 0
 }
 
 // send is run by one worker at a time, until nothing is left to tell or the
 // client takes no more.
 func (b *Binding) send() {
-	for last, news := b.take(); news > 0; last, news = b.take() {
-		kind, push := b.push(&last, news)
-		if push == nil {
-			continue
-		}
-		if err := b.link.TryPush(kind, push); errors.Is(err, ErrFull) {
-			b.mu.Lock()
-			b.blocked = true
-			b.mu.Unlock()
-			b.hub.running.Go(b.awaitRoom)
+	for {
+		w, last, news := b.take()
+		switch {
+		case w.message != nil:
+			b.say(w)
+		case news == 0:
+			return
+		default:
+			b.announce(&last, news)
 		}
 	}
+}
+
+// say sends a word, or drops it.
+func (b *Binding) say(w word) {
+	if err := b.link.TryPush(w.kind, w.message); errors.Is(err, ErrFull) {
+		b.mu.Lock()
+		b.dropWord(w) // queued as it is
+		b.mu.Unlock()
+	}
+}
+
+// announce tells of new messages.
+func (b *Binding) announce(last *Message, news int) {
+	kind, push := b.push(last, news)
+	if push == nil {
+		return
+	}
+	low := false
+	if m, ok := push.(*pb.PushNewMessage); ok {
+		low = b.takeLow()
+		m.KeyPackagesLow = low
+	}
+	if err := b.link.TryPush(kind, push); errors.Is(err, ErrFull) {
+		b.mu.Lock()
+		b.blocked, b.low = true, b.low || low
+		b.mu.Unlock()
+		b.hub.running.Go(b.awaitRoom)
+	}
+}
+
+// takeLow tells once whether the device has few KeyPackages left.
+func (b *Binding) takeLow() (low bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	low, b.low = b.low, false
+	return low
 }
 
 // push tells of one message, or that there are several. It is nil when the message
@@ -139,7 +233,10 @@ func (b *Binding) push(m *Message, news int) (pb.PushType, proto.Message) {
 	if news > 1 {
 		return pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{Resync: true}
 	}
-	p := &pb.PushNewMessage{Seq: m.Seq, Size: m.Size, MessageId: m.ID[:]}
+	p := &pb.PushNewMessage{Seq: m.Seq, Size: m.Size, MessageId: m.ID[:], ChannelSeq: m.ChannelSeq, Welcome: m.Welcome}
+	if m.Channel != ([16]byte{}) {
+		p.ChannelId = m.Channel[:]
+	}
 	if m.Size > MaxInline {
 		return pb.PushType_NEW_MESSAGE, p
 	}
@@ -171,11 +268,11 @@ func (b *Binding) membership(m *Message, data []byte) (pb.PushType, proto.Messag
 // What comes meanwhile needs another one: the client may have read its queue
 // between the two.
 func (b *Binding) awaitRoom() {
-	err := b.link.Push(pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{Resync: true})
+	err := b.link.Push(pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{Resync: true, KeyPackagesLow: b.takeLow()})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.blocked = false
-	if err != nil || b.released || b.news == 0 || b.queued {
+	if err != nil || b.released || b.queued || (b.news == 0 && !b.low) {
 		return
 	}
 	b.queued = true

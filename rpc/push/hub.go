@@ -39,6 +39,10 @@ type Message struct {
 	Size uint32
 	// Control tells that the payload is a ControlItem.
 	Control bool
+	// As in the Envelope; zero outside of channels.
+	Channel    [16]byte
+	ChannelSeq uint64
+	Welcome    bool
 }
 
 // Options are the dependencies of a Hub.
@@ -107,6 +111,38 @@ func (h *Hub) announce(messages []Message) {
 		}
 		for b := range h.bindings[m.Device] {
 			if b.add(m) {
+				h.queue.put(b)
+			}
+		}
+	}
+}
+
+// LowOnKeyPackages tells devices that few of their KeyPackages are left. As
+// Publish, it never blocks.
+func (h *Hub) LowOnKeyPackages(devices [][32]byte) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for _, device := range devices {
+		for b := range h.bindings[device] {
+			if b.addLow() {
+				h.queue.put(b)
+			}
+		}
+	}
+}
+
+// Tell sends devices what no queue of theirs holds, to each of their connections.
+// It never blocks. What a client leaves no room for is dropped; a MEMBERSHIP then
+// becomes part of a resync.
+func (h *Hub) Tell(devices [][32]byte, t pb.PushType, m proto.Message) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if len(h.bindings) == 0 {
+		return
+	}
+	for _, device := range devices {
+		for b := range h.bindings[device] {
+			if b.addWord(word{t, m}) {
 				h.queue.put(b)
 			}
 		}

@@ -22,6 +22,7 @@ type fakeLink struct {
 	gone  bool
 	got   []*pb.PushNewMessage
 	told  []*pb.PushMembership
+	typed []*pb.PushTyping
 	ended int
 }
 
@@ -69,6 +70,10 @@ func (l *fakeLink) note(t pb.PushType, m proto.Message) {
 	case *pb.PushMembership:
 		if t == pb.PushType_MEMBERSHIP {
 			l.told = append(l.told, m)
+		}
+	case *pb.PushTyping:
+		if t == pb.PushType_TYPING {
+			l.typed = append(l.typed, m)
 		}
 	}
 }

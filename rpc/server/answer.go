@@ -71,7 +71,7 @@ func (s *server) explain(method string, err error) (pb.Status, *pb.ErrorDetail) 
 	detail := &pb.ErrorDetail{ServerTimeMs: s.now()}
 	if r := commands.AsRefusal(err); r != nil {
 		detail.Reason, detail.Message = r.Reason, r.Message
-		detail.RetryAfterMs, detail.Limit = r.RetryAfterMS, r.Limit
+		detail.RetryAfterMs, detail.Limit, detail.CurrentEpoch = r.RetryAfterMS, r.Limit, r.CurrentEpoch
 		return r.Status, detail
 	}
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -23,16 +23,25 @@ var bindings = []binding{
 	ceremony((*auth.Ceremonies).LoginStart),
 	ceremony((*auth.Ceremonies).LoginFinish),
 
-	mutation[*pb.EnqueueResponse](commands.NewEnqueue),
+	special(false, (*call).enqueue),
 	special(true, (*call).fetch),
 	special(true, (*call).fetchWait),
 	special(true, (*call).peek),
 	mutation[*pb.AckResponse](commands.NewAck),
 	mutation[*pb.BatchEnqueueResponse](commands.NewBatchEnqueue),
 
+	special(false, (*call).uploadKeyPackage),
+	special(true, (*call).fetchKeyPackage),
 	special(true, (*call).uploadHybridKey),
 	lookup(commands.FetchHybridKey),
 	lookup(commands.FetchHybridKeys),
+
+	mutation[*pb.CreateChannelResponse](commands.NewCreateChannel),
+	mutation[*pb.RemoveMemberResponse](commands.NewRemoveMember),
+	mutation[*pb.UpdateGroupMetadataResponse](commands.NewUpdateGroupMetadata),
+	query(commands.ListGroupMembers),
+	mutation[*pb.RotateKeysResponse](commands.NewRotateKeys),
+	mutation[*pb.AddMemberResponse](commands.NewAddMember),
 
 	lookup(commands.ResolveUser),
 	special(true, (*call).revokeKey),

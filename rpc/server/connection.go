@@ -32,6 +32,8 @@ type connection struct {
 	mu      sync.Mutex // binding and its end
 	binding *push.Binding
 	closed  bool
+	// left is called when a bound connection ends.
+	left func()
 }
 
 // boundSession is the session that a bound connection used last.
@@ -104,6 +106,7 @@ func (c *connection) bind(caller commands.Caller, s *service) (fresh bool, err e
 	}
 	if c.binding == nil {
 		c.binding = s.hub.Bind(caller.DeviceKey, caller.Session, c)
+		c.left = s.teller.arrived(caller.Account)
 		c.admission.recognise()
 	} else {
 		c.binding.Use(caller.Session)
@@ -126,11 +129,12 @@ func (c *connection) checkBound(caller commands.Caller) error {
 // release forgets the connection when it has ended.
 func (c *connection) release() {
 	c.mu.Lock()
-	binding := c.binding
+	binding, left := c.binding, c.left
 	c.binding, c.closed = nil, true
 	c.mu.Unlock()
 	if binding != nil {
 		binding.Release()
+		left()
 	}
 	c.server.forget(c)
 }

@@ -46,6 +46,10 @@ func TestDiskFull(t *testing.T) {
 	must[*pb.OpaqueRegisterFinishResponse](c, lost.registration(c))
 	stranger := newPerson(t, "stranger")
 	registration := stranger.registration(c)
+	var channels [4][]byte
+	for i := range channels {
+		channels[i] = must[*pb.CreateChannelResponse](c, &pb.CreateChannelRequest{SessionToken: alice.token, RequestId: newRequestID()}).GetChannelId()
+	}
 	disk(total/100, 1)
 
 	health := must[*pb.HealthResponse](c, &pb.HealthRequest{})
@@ -66,6 +70,17 @@ func TestDiskFull(t *testing.T) {
 		}}},
 		"UploadHybridKey":      &pb.UploadHybridKeyRequest{SessionToken: alice.token, RequestId: newRequestID(), Keyset: hybridKeySet(alice, registered.Keyset)},
 		"OpaqueRegisterFinish": registration,
+		"CreateChannel":        &pb.CreateChannelRequest{SessionToken: alice.token, RequestId: newRequestID()},
+		"RotateKeys":           &pb.RotateKeysRequest{SessionToken: alice.token, RequestId: newRequestID(), ChannelId: channels[0]},
+		"AddMember": &pb.AddMemberRequest{
+			SessionToken: alice.token, RequestId: newRequestID(), ChannelId: channels[1], Members: [][]byte{public(lost.identity)},
+		},
+		"RemoveMember": &pb.RemoveMemberRequest{
+			SessionToken: alice.token, RequestId: newRequestID(), ChannelId: channels[2], IdentityKey: public(alice.identity),
+		},
+		"UpdateGroupMetadata": &pb.UpdateGroupMetadataRequest{
+			SessionToken: alice.token, RequestId: newRequestID(), ChannelId: channels[3], Fields: []pb.ChannelField{pb.ChannelField_CHANNEL_NAME}, ExpectedVersion: 1,
+		},
 	}
 	for _, m := range rpc.Methods() {
 		switch {

@@ -262,7 +262,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		if n.admin != nil {
 			err = errors.Join(err, n.admin.Shutdown(ctx))
 		}
-		n.server.service.Load().hub.Close()
+		n.server.service.Load().close()
 		n.witnessing.close()
 		// The stores are closed even when time is up: a clean end is the
 		// faster start.

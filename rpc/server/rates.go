@@ -13,17 +13,21 @@ import (
 // rates are the budgets of the classes in the method table that are charged to
 // the caller alone: the account of a session, else the address prefix.
 var rates = map[pb.Rate_Class]budget{
-	pb.Rate_PROBE:           {burst: 60, interval: time.Second},
-	pb.Rate_REGISTER_START:  {burst: 30, interval: time.Hour / 30},
-	pb.Rate_REGISTER_FINISH: {burst: 6, interval: time.Hour / 6},
-	pb.Rate_RECEIVE:         {burst: 1_200, interval: time.Second / 50},
-	pb.Rate_KEY_UPLOAD:      {burst: 20, interval: time.Minute},
-	pb.Rate_KEY_FETCH:       {burst: 300, interval: time.Second / 2},
-	pb.Rate_RESOLVE:         {burst: 100, interval: 10 * time.Second},
-	pb.Rate_REVOKE:          {burst: 10, interval: time.Hour / 10},
-	pb.Rate_AUDIT:           {burst: 300, interval: time.Second / 5},
-	pb.Rate_DEVICE_CHANGE:   {burst: 20, interval: time.Minute},
-	pb.Rate_DEVICE_LIST:     {burst: 60, interval: time.Second},
+	pb.Rate_PROBE:              {burst: 60, interval: time.Second},
+	pb.Rate_REGISTER_START:     {burst: 30, interval: time.Hour / 30},
+	pb.Rate_REGISTER_FINISH:    {burst: 6, interval: time.Hour / 6},
+	pb.Rate_RECEIVE:            {burst: 1_200, interval: time.Second / 50},
+	pb.Rate_KEY_UPLOAD:         {burst: 20, interval: time.Minute},
+	pb.Rate_KEY_FETCH:          {burst: 300, interval: time.Second / 2},
+	pb.Rate_RESOLVE:            {burst: 100, interval: 10 * time.Second},
+	pb.Rate_REVOKE:             {burst: 10, interval: time.Hour / 10},
+	pb.Rate_AUDIT:              {burst: 300, interval: time.Second / 5},
+	pb.Rate_DEVICE_CHANGE:      {burst: 20, interval: time.Minute},
+	pb.Rate_DEVICE_LIST:        {burst: 60, interval: time.Second},
+	pb.Rate_CHANNEL_CREATE:     {burst: 100, interval: 24 * time.Hour / 100},
+	pb.Rate_CHANNEL_CHANGE:     {burst: 120, interval: time.Second},
+	pb.Rate_CHANNEL_READ:       {burst: 300, interval: time.Second / 5},
+	pb.Rate_KEY_PACKAGE_UPLOAD: {burst: 20, interval: time.Minute},
 }
 
 // Budgets that are charged to something else, too.
@@ -37,6 +41,9 @@ var (
 	// ownLoginRate is for logins of an account on connections that are bound to
 	// it: its owner can't be locked out by others' attempts.
 	ownLoginRate = budget{burst: 10, interval: 15 * time.Minute / 10}
+	// typingRate is for passing messages of an account: what nobody stores still
+	// goes to every member.
+	typingRate = budget{burst: 30, interval: time.Second / 2}
 	// receiptRate is for looks of an account at its own leaves.
 	receiptRate = budget{burst: 20, interval: 24 * time.Hour / 20}
 )
@@ -48,6 +55,9 @@ const (
 	kindLoginName
 	kindLoginOwn
 	kindReceipt
+	kindTyping
+	kindPackagePair
+	kindPackageTarget
 )
 
 // spend charges a call to its buckets. Refusal: RateLimited RATE. Unknown names
@@ -76,6 +86,8 @@ func (c *call) charges() ([]charge, error) {
 		return c.sendCharges(), nil
 	case pb.Rate_LOGIN:
 		return c.loginCharges()
+	case pb.Rate_KEY_PACKAGE_FETCH:
+		return nil, nil // its handler charges: an empty bucket changes the answer
 	case pb.Rate_LOGIN_FINISH:
 		return nil, nil // paid for by the first half: without it there is no work
 	case pb.Rate_REVOKE: // by address, whoever asks: a session must not buy more
@@ -139,9 +151,23 @@ func (c *call) sendCharges() []charge {
 	}
 	switch req := c.message.(type) {
 	case *pb.EnqueueRequest:
+		if req.GetClass() == pb.MessageClass_EPHEMERAL {
+			return []charge{{key: bucketKey{kind: kindTyping, a: c.caller.Account}, budget: typingRate, tokens: 1}}
+		}
 		return []charge{{key: pair(req.GetRecipientKey(), req.GetRecipientDevice()), budget: pairRate, tokens: 1}}
 	case *pb.BatchEnqueueRequest:
 		tokens := make(map[bucketKey]int)
+		if len(req.GetChannelId()) > 0 { // one for the channel, and for each Welcome
+			tokens[pair(req.GetChannelId(), nil)]++
+		}
+		for _, w := range req.GetWelcomes() {
+			for _, key := range w.GetRecipientKeys() {
+				tokens[pair(key, nil)]++
+			}
+			for _, key := range w.GetRecipientDevices() {
+				tokens[pair(nil, key)]++
+			}
+		}
 		for _, item := range req.GetItems() {
 			tokens[pair(item.GetRecipientKey(), item.GetRecipientDevice())]++
 		}

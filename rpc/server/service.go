@@ -16,7 +16,9 @@ type service struct {
 	ceremonies *auth.Ceremonies
 	hub        *push.Hub
 	vrf        *kt.VRFPrivateKey
+	suites     commands.KeyPackageSuites
 	handlers   map[uint16]handler
+	teller     *teller
 }
 
 // newService ties engine, ceremonies and hub together.
@@ -31,9 +33,10 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 	}
 	s := &service{
 		serverName: serverName, engine: engine, ceremonies: ceremonies,
-		vrf: kt.NewVRFPrivateKey(d.Secrets.VRFSeed), handlers: handlers,
+		vrf: kt.NewVRFPrivateKey(d.Secrets.VRFSeed), handlers: handlers, suites: c.MLSSuites,
 		hub: push.NewHub(push.Options{Payload: engine.Payload, Logger: c.Logger}),
 	}
+	s.teller = newTeller(engine, s.hub, c.Logger)
 	engine.OnPublish(s.published)
 	return s, nil
 }
@@ -43,7 +46,20 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 func (s *service) published(p commands.Published) {
 	messages := make([]push.Message, len(p.Messages))
 	for i, m := range p.Messages {
-		messages[i] = push.Message{Device: m.DeviceKey, Owner: m.Owner, ID: m.MessageID, Seq: m.Seq, Size: m.Size, Control: m.Control}
+		messages[i] = push.Message{Device: m.DeviceKey, Owner: m.Owner, ID: m.MessageID, Seq: m.Seq, Size: m.Size, Control: m.Control,
+			Channel: m.Channel, ChannelSeq: m.ChannelSeq, Welcome: m.Welcome}
 	}
 	s.hub.Publish(messages, p.Ended)
+	for _, change := range p.Members {
+		s.teller.note(change)
+	}
+	if len(p.Low) > 0 {
+		s.hub.LowOnKeyPackages(p.Low)
+	}
+}
+
+// close ends what tells clients of news. Connections must be closed before.
+func (s *service) close() {
+	s.teller.close()
+	s.hub.Close()
 }

@@ -102,6 +102,11 @@ func CompareViews(r projections.Reader, m *Model) error {
 	if err := compareKeys(r, m); err != nil {
 		return err
 	}
+	for id, want := range m.Channels {
+		if err := compareChannel(r, id, want); err != nil {
+			return fmt.Errorf("channel %x: %w", id, err)
+		}
+	}
 	for token := range m.EverSessions {
 		if _, found, err := projections.SessionByToken(r, token); err != nil || found != (m.Sessions[token] != nil) {
 			return fmt.Errorf("a session that ended: found %v, %v", found, err)

@@ -35,6 +35,8 @@ type FalseLog struct {
 	Unopened func(kind kt.Kind, id []byte, version uint32) bool
 	// Change has every proof before it is sent.
 	Change func(*pb.KeyProof)
+	// Word has every reply, with its proof, before it is sent.
+	Word func(reply proto.Message)
 
 	leaves  [][]byte
 	tree    *testonly.Tree
@@ -174,6 +176,26 @@ func (f *FalseLog) Bind(username string, identity ed25519.PrivateKey) {
 	ks := &pb.KeySet{IdentityKey: key, TimeMs: 1, DeviceKeys: [][]byte{device}}
 	statement.SignKeySet(f.ServerName, ks, identity)
 	f.Enter(kt.KindIdentity, key, ks)
+}
+
+// NextKeySet is the KeySet that follows an identity's newest, not signed.
+func (f *FalseLog) NextKeySet(identity ed25519.PublicKey) *pb.KeySet {
+	before := new(pb.KeySet)
+	f.Newest(kt.KindIdentity, identity, before)
+	hash := statement.KeySetHash(f.ServerName, before)
+	return &pb.KeySet{
+		IdentityKey: identity, Version: before.GetVersion() + 1, PreviousHash: hash[:], DeviceKeys: before.GetDeviceKeys(), TimeMs: before.GetTimeMs() + 1,
+	}
+}
+
+// Publish is an identity's next KeySet, signed, with a hybrid key or none.
+func (f *FalseLog) Publish(identity ed25519.PrivateKey, hybridKey []byte) {
+	ks := f.NextKeySet(identity.Public().(ed25519.PublicKey))
+	if ks.HybridKey = hybridKey; hybridKey != nil {
+		ks.KemId = statement.KEMXWing
+	}
+	statement.SignKeySet(f.ServerName, ks, identity)
+	f.Enter(kt.KindIdentity, ks.IdentityKey, ks)
 }
 
 func (f *FalseLog) keep(kind kt.Kind, id []byte, e falseEntry) {

@@ -190,6 +190,9 @@ func (l *Liar) serve(stream *quic.Stream, behind *quic.Conn) error {
 			return err
 		}
 		if resp := f.reply(req); resp != nil {
+			if f.Word != nil {
+				f.Word(resp)
+			}
 			answer, err := rpc.AppendResponseMessage(nil, pb.Status_Ok, h.RequestID, resp)
 			if err != nil {
 				return err

@@ -43,21 +43,6 @@ func (l *telling) believed(f *sim.FalseLog) {
 	}
 }
 
-// keySet is alice's next KeySet, with another hybrid key, signed by signer.
-func (l *telling) keySet(signer ed25519.PrivateKey, devices ...ed25519.PublicKey) *pb.KeySet {
-	before := new(pb.KeySet)
-	l.log.Newest(kt.KindIdentity, l.alice(), before)
-	hash := statement.KeySetHash(l.log.ServerName, before)
-	next := &pb.KeySet{
-		IdentityKey: l.alice(), Version: before.GetVersion() + 1, PreviousHash: hash[:], DeviceKeys: before.GetDeviceKeys(), TimeMs: before.GetTimeMs() + 1,
-	}
-	for _, device := range devices {
-		next.DeviceKeys = append(next.DeviceKeys, device)
-	}
-	statement.SignKeySet(l.log.ServerName, next, signer)
-	return next
-}
-
 // revocation is one of key by a signer; nil is the server's word.
 func (l *telling) revocation(key ed25519.PublicKey, signer ed25519.PrivateKey) *pb.Revocation {
 	s := statement.Revoke{ServerName: l.log.ServerName, Key: key, Reason: statement.ReasonKeyCompromise}
@@ -70,9 +55,17 @@ func wireLies() []wireLie {
 	sealed := func(l *telling, change func(*kt.Head)) *sim.FalseLog { l.log.Seal(change); return l.log }
 	return []wireLie{
 		{threat: sim.Hides, name: "a newer KeySet", step: kt.StepMap, text: "under the map root", tell: func(l *telling) *sim.FalseLog {
-			l.log.Enter(kt.KindIdentity, l.alice(), l.keySet(l.server.alice.identity))
+			l.log.Publish(l.server.alice.identity, nil)
 			l.log.Hide(kt.KindIdentity, l.alice(), 1)
 			return sealed(l, nil)
+		}},
+		{threat: sim.Hides, name: "a newer KeySet among several", step: kt.StepMap, text: "under the map root", tell: func(l *telling) *sim.FalseLog {
+			l.log.Publish(l.server.alice.identity, nil)
+			l.log.Hide(kt.KindIdentity, l.alice(), 1)
+			return sealed(l, nil)
+		}, ask: func(v *victim) error {
+			_, err := v.FetchHybridKeys(v.t.Context(), &pb.FetchHybridKeysRequest{IdentityKeys: [][]byte{publicKey(keyNamed("bob")), publicKey(keyNamed("alice"))}})
+			return err
 		}},
 		{threat: sim.Hides, name: "a newer binding", step: kt.StepMap, text: "under the map root", tell: func(l *telling) *sim.FalseLog {
 			l.log.Bind("alice", mallory)
@@ -93,7 +86,10 @@ func wireLies() []wireLie {
 		}},
 
 		{threat: sim.Adds, name: "a device in a KeySet", step: kt.StepKeySet, text: "signature", tell: func(l *telling) *sim.FalseLog {
-			l.log.Enter(kt.KindIdentity, l.alice(), l.keySet(mallory, publicKey(mallory)))
+			next := l.log.NextKeySet(l.alice())
+			next.DeviceKeys = append(next.DeviceKeys, publicKey(mallory))
+			statement.SignKeySet(l.log.ServerName, next, mallory)
+			l.log.Enter(kt.KindIdentity, l.alice(), next)
 			return sealed(l, nil)
 		}},
 		{threat: sim.Adds, name: "a successor whom the owner did not name", step: kt.StepBinding, text: "signature", tell: func(l *telling) *sim.FalseLog {

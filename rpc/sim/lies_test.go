@@ -1,7 +1,9 @@
 package sim_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"io"
 	"log/slog"
@@ -11,8 +13,10 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/protobuf/proto"
 
 	"quicprochat/kt"
+	"quicprochat/kt/statement"
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc/client"
 	"quicprochat/rpc/pake"
@@ -125,6 +129,10 @@ func TestAnHonestFalseLog(t *testing.T) {
 	if err := v.resolve("alice"); err != nil { // from the node itself
 		t.Fatal(err)
 	}
+	keys := [][]byte{publicKey(s.alice.identity), publicKey(keyNamed("mallory")), publicKey(s.alice.identity)}
+	if several, err := v.FetchHybridKeys(t.Context(), &pb.FetchHybridKeysRequest{IdentityKeys: keys}); err != nil || len(several.GetEntries()) != 3 {
+		t.Fatalf("%v, %v", several, err)
+	}
 	f := s.copy(t)
 	for range 3 {
 		s.liar.Show(f)
@@ -214,6 +222,65 @@ func (v *victim) caught(err error, step kt.Step, text string) {
 	_, again := kt.VerifyBundle(bundle, nil)
 	if other, is := client.EvidenceOf(again); !is || other.Error() != evidence.Error() {
 		v.t.Errorf("offline it is %v, was %v", again, evidence)
+	}
+}
+
+// TestOnlyWhatIsProved: what a reply says beside its proof is not believed.
+func TestOnlyWhatIsProved(t *testing.T) {
+	s := newLyingServer(t)
+	alice, bob, mallory := publicKey(s.alice.identity), publicKey(s.bob.identity), publicKey(keyNamed("mallory"))
+	v, f := s.victim(t, kt.WitnessPolicy{}), s.copy(t)
+	f.Publish(s.alice.identity, bytes.Repeat([]byte{5}, statement.HybridKeySize))
+	f.Enter(kt.KindRevocation, bob, &pb.Revocation{Reason: 1, TimeMs: 1, Authority: pb.Authority_ADMINISTRATOR})
+	f.Seal(nil)
+	s.liar.Show(f)
+	ctx := t.Context()
+	one := func(key ed25519.PublicKey) (*pb.FetchHybridKeyResponse, error) {
+		return v.FetchHybridKey(ctx, &pb.FetchHybridKeyRequest{IdentityKey: key})
+	}
+	if got, err := one(bob); !errors.Is(err, client.ErrKeyRevoked) || got.GetKeyset() != nil {
+		t.Errorf("a revoked identity: %v, %v", got, err)
+	}
+	keys := [][]byte{mallory, alice, bob}
+	for range 32 {
+		keys = append(keys, alice) // and a second call
+	}
+	for _, said := range []*pb.KeySet{nil, {IdentityKey: mallory, KemId: 5}} {
+		lying := f.Fork(f.Shown())
+		lying.Word = func(reply proto.Message) {
+			switch reply := reply.(type) {
+			case *pb.FetchHybridKeyResponse:
+				reply.Keyset, reply.HybridRotationDue = said, true
+			case *pb.FetchHybridKeysResponse:
+				for _, entry := range reply.Entries {
+					entry.Keyset, entry.HybridRotationDue = said, true
+				}
+			case *pb.ResolveUserResponse:
+				reply.IdentityKey = mallory
+			}
+		}
+		s.liar.Show(lying)
+		got, err := one(alice)
+		if said != nil && !errors.Is(err, client.ErrProtocol) {
+			t.Errorf("another KeySet than the proof's: %v", err)
+		} else if said == nil && (err != nil || got.GetKeyset().GetVersion() != 1 || got.GetHybridRotationDue()) {
+			t.Errorf("a KeySet that the reply leaves out: %v, %v", got, err)
+		}
+		several, err := v.FetchHybridKeys(ctx, &pb.FetchHybridKeysRequest{IdentityKeys: keys})
+		if err != nil || len(several.GetEntries()) != len(keys) {
+			t.Fatalf("%v, %v", several, err)
+		}
+		for i, entry := range several.GetEntries() {
+			if has := bytes.Equal(keys[i], alice); has != (entry.GetKeyset() != nil) || has && entry.Keyset.GetVersion() != 1 || entry.GetHybridRotationDue() {
+				t.Errorf("entry %d: %v", i, entry)
+			}
+		}
+		if err := v.resolve("alice"); !errors.Is(err, client.ErrProtocol) {
+			t.Errorf("another identity than the proof's: %v", err)
+		}
+	}
+	if len(v.evidence) > 0 {
+		t.Errorf("evidence: %+v", v.evidence)
 	}
 }
 

@@ -29,6 +29,8 @@ type Model struct {
 	// Revoked are the keys that are out of use, with what was said about each.
 	Revoked map[Key]*pb.Revocation
 	ids     map[ID]*Account // by account id
+	// Channels are those that somebody is in.
+	Channels map[ID]*Channel
 }
 
 // Key is an Ed25519 public key, ID a random 16-byte id.
@@ -119,7 +121,7 @@ func NewModel() *Model {
 		Accounts: map[string]*Account{}, Queues: map[Key]*Queue{}, Sessions: map[[32]byte]*Session{}, EverSessions: map[[32]byte]bool{},
 		Receipts: map[ReceiptKey]*pb.Receipt{}, KeySets: map[Key]*pb.KeySet{}, ids: map[ID]*Account{},
 		Payloads: map[PayloadKey][32]byte{}, Gone: map[PayloadKey]bool{}, Messages: map[ID]*Message{},
-		Revoked: map[Key]*pb.Revocation{},
+		Revoked: map[Key]*pb.Revocation{}, Channels: map[ID]*Channel{},
 	}
 }
 
@@ -176,6 +178,20 @@ func (m *Model) body(ev *pb.Event) error {
 		return m.endSessions(b.SessionsEnded)
 	case *pb.Event_MessageEnqueued:
 		return m.enqueue(b.MessageEnqueued, ev.TimeMs)
+	case *pb.Event_ChannelCreated:
+		return m.createChannel(b.ChannelCreated)
+	case *pb.Event_ChannelMembersChanged:
+		return m.changeMembers(b.ChannelMembersChanged)
+	case *pb.Event_ChannelMemberUpdated:
+		return m.updateMember(b.ChannelMemberUpdated)
+	case *pb.Event_ChannelUpdated:
+		return m.updateChannel(b.ChannelUpdated)
+	case *pb.Event_ChannelEpochSet:
+		return m.setEpoch(b.ChannelEpochSet)
+	case *pb.Event_ChannelPosted:
+		return m.post(b.ChannelPosted, ev.TimeMs)
+	case *pb.Event_ChannelRotationRequested:
+		return m.requestRotation(b.ChannelRotationRequested)
 	case *pb.Event_MessagesDrained:
 		return m.drain(Key(b.MessagesDrained.DeviceKey), b.MessagesDrained.UpTo)
 	case *pb.Event_MessagesConfirmed:
@@ -297,39 +313,64 @@ func (m *Model) endSessions(ev *pb.SessionsEnded) error {
 }
 
 func (m *Model) enqueue(ev *pb.MessageEnqueued, now uint64) error {
-	id, owner := ID(ev.MessageId), ID(ev.AccountId)
-	if m.Messages[id] != nil {
-		return fmt.Errorf("message %x twice", id)
+	owner := ID(ev.AccountId)
+	if len(ev.Targets) == 0 {
+		return fmt.Errorf("a message for nobody")
+	}
+	return m.store(&storedMessage{
+		id: ID(ev.MessageId), owner: owner, sender: ID(ev.SenderId), hash: [32]byte(ev.PayloadSha256),
+		size: ev.PayloadSize, expires: ev.ExpiresMs, targets: ev.Targets, skipped: ev.Skipped,
+		mayHave: func(account ID) bool { return account == owner },
+	}, now)
+}
+
+// storedMessage is one payload on its way into queues.
+type storedMessage struct {
+	id, owner, sender ID
+	hash              [32]byte
+	size              uint32
+	expires           uint64
+	targets           []*pb.MessageEnqueued_Target
+	skipped           [][]byte
+	mayHave           func(account ID) bool
+}
+
+func (m *Model) store(s *storedMessage, now uint64) error {
+	if m.Messages[s.id] != nil {
+		return fmt.Errorf("message %x twice", s.id)
 	}
 	msg := &Message{
-		Index: m.Size, TimeMS: now, Owner: owner, Sender: ID(ev.SenderId), SHA256: [32]byte(ev.PayloadSha256),
-		Size: ev.PayloadSize, Targets: map[Key]uint64{},
+		Index: m.Size, TimeMS: now, Owner: s.owner, Sender: s.sender, SHA256: s.hash,
+		Size: s.size, Targets: map[Key]uint64{},
 	}
-	for _, t := range ev.Targets {
+	for _, t := range s.targets {
 		q := m.Queues[Key(t.DeviceKey)]
 		switch {
-		case q == nil || q.Closed || q.Owner != owner:
-			return fmt.Errorf("message %x for a device of somebody else", id)
+		case q == nil || q.Closed || !s.mayHave(q.Owner):
+			return fmt.Errorf("message %x for a device of somebody else", s.id)
 		case t.Seq != q.Next:
-			return fmt.Errorf("message %x has number %d, the queue is at %d", id, t.Seq, q.Next)
+			return fmt.Errorf("message %x has number %d, the queue is at %d", s.id, t.Seq, q.Next)
 		}
 		q.Next++
-		q.Assigned[t.Seq], q.Expiry[t.Seq] = id, ev.ExpiresMs
-		q.Items = append(q.Items, Item{t.Seq, id, msg.Sender, ev.PayloadSize, now, ev.ExpiresMs})
+		q.Assigned[t.Seq], q.Expiry[t.Seq] = s.id, s.expires
+		q.Items = append(q.Items, Item{t.Seq, s.id, msg.Sender, s.size, now, s.expires})
 		msg.Targets[Key(t.DeviceKey)] = t.Seq
 	}
-	for _, device := range ev.Skipped {
+	for _, device := range s.skipped {
 		q := m.Queues[Key(device)]
 		q.Gap, q.GapUpTo = q.Gap+1, q.Next
 		q.Next++
 	}
-	m.Messages[id] = msg
-	m.Payloads[PayloadKey{owner, id}] = msg.SHA256
+	m.Messages[s.id] = msg
+	if len(s.targets) > 0 {
+		m.Payloads[PayloadKey{s.owner, s.id}] = msg.SHA256
+	}
 	return nil
 }
 
 // forget ends a payload that no queue refers to any more.
-func (m *Model) forget(owner, id ID) {
+func (m *Model) forget(id ID) {
+	owner := m.Messages[id].Owner
 	for device := range m.Messages[id].Targets {
 		if slices.ContainsFunc(m.Queues[device].Items, func(it Item) bool { return it.Message == id }) {
 			return

@@ -26,7 +26,7 @@ func (m *Model) remove(q *Queue, cause string, which func(Item) bool) {
 	})
 	for _, it := range gone {
 		q.Removed[it.Seq] = Removal{m.TimeMS, cause}
-		m.forget(q.Owner, it.Message)
+		m.forget(it.Message)
 	}
 }
 

@@ -119,8 +119,8 @@ func rotFiles(fs *vfs.MemFS) (files []string, err error) {
 // RotSample says how much of the damage that can be done is done.
 type RotSample struct {
 	Seed uint64
-	// Flips and Cuts are how many are drawn for each file; 0 means one flip in
-	// every byte, and a cut at every byte.
+	// Flips and Cuts are how many are drawn for each file: at most one flip in
+	// every byte, and a cut at each.
 	Flips, Cuts int
 }
 
@@ -148,11 +148,9 @@ func (s RotSample) draw(disk, file string, content []byte) (rots []Rot) {
 }
 
 // positions draws up to n of the numbers below end, one from each of n equal
-// parts; all of them when n is 0.
+// parts.
 func positions(rng *rand.Rand, n, end int) (at []int) {
-	if n == 0 || n > end {
-		n = end
-	}
+	n = min(n, end)
 	for i := range n {
 		from, to := i*end/n, (i+1)*end/n
 		at = append(at, from+rng.IntN(to-from))

@@ -26,12 +26,12 @@ type RotRun struct {
 
 // Ways in which a start goes on damaged files.
 const (
-	rotRefused  = "refused"     // with cause and remedy
-	rotHarmless = "harmless"    // nothing that was promised is missing
-	rotRebuilt  = "built anew"  // the views were, or a snapshot was passed over
-	rotUnsigned = "unsigned"    // no checkpoint is signed, and it is said why
-	rotNoticed  = "met in use"  // reading it ended the server, with cause and remedy
-	rotMetViews = "views later" // reading the views ended the server; the next start built them anew
+	rotRefused  = "refused"      // with cause and remedy
+	rotHarmless = "harmless"     // nothing that was promised is missing
+	rotRebuilt  = "built anew"   // the views were, or a snapshot was passed over
+	rotUnsigned = "unsigned"     // no checkpoint is signed, and it is said why
+	rotNoticed  = "met in use"   // reading it ended the server, with cause and remedy
+	rotMetViews = "views in use" // reading the views ended the server; the next start built them anew
 )
 
 // NewRotRun lives through the script. It must be called in a synctest bubble.

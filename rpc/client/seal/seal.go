@@ -82,11 +82,12 @@ type Sender struct {
 }
 
 // Draft is what is written: the id is 16 random bytes, the time Unix
-// milliseconds of the sender's clock.
+// milliseconds of the sender's clock. Within a channel it names that, 16 bytes.
 type Draft struct {
-	ID     [16]byte
-	TimeMS uint64
-	Text   []byte
+	ID        [16]byte
+	TimeMS    uint64
+	Text      []byte
+	ChannelID []byte
 }
 
 // Seal closes a draft for the identity that the KeySet belongs to. The caller
@@ -108,6 +109,7 @@ func Seal(from Sender, to *pb.KeySet, draft Draft) ([]byte, error) {
 		SenderIdentityKey:    from.IdentityKey,
 		SenderDeviceKey:      from.Device.Public().(ed25519.PublicKey),
 		RecipientIdentityKey: to.GetIdentityKey(),
+		ChannelId:            draft.ChannelID,
 		Id:                   draft.ID[:],
 		TimeMs:               draft.TimeMS,
 		Plaintext:            draft.Text,
@@ -196,7 +198,7 @@ func info(serverName string, recipient []byte) []byte {
 }
 
 // marshalPadded rounds the length up, so that it tells less about the text.
-func marshalPadded(content *pb.SealedContent) ([]byte, error) {
+func marshalPadded(content proto.Message) ([]byte, error) {
 	size := proto.Size(content)
 	padded := (4 + size + paddingStep - 1) / paddingStep * paddingStep
 	plaintext := binary.BigEndian.AppendUint32(make([]byte, 0, padded), uint32(size))
@@ -207,22 +209,26 @@ func marshalPadded(content *pb.SealedContent) ([]byte, error) {
 	return plaintext[:padded], nil
 }
 
-// parsePadded is the inverse of marshalPadded; anything else is ErrMalformed.
 func parsePadded(plaintext []byte) (*pb.SealedContent, error) {
+	content := new(pb.SealedContent)
+	return content, unmarshalPadded(plaintext, content)
+}
+
+// unmarshalPadded is the inverse of marshalPadded; anything else is ErrMalformed.
+func unmarshalPadded(plaintext []byte, content proto.Message) error {
 	if len(plaintext) < 4 || len(plaintext)%paddingStep != 0 {
-		return nil, ErrMalformed
+		return ErrMalformed
 	}
 	size := binary.BigEndian.Uint32(plaintext)
 	if uint64(size) > uint64(len(plaintext)-4) {
-		return nil, ErrMalformed
+		return ErrMalformed
 	}
 	body, padding := plaintext[4:4+size], plaintext[4+size:]
 	if len(padding) >= paddingStep || len(bytes.Trim(padding, "\x00")) > 0 {
-		return nil, ErrMalformed
+		return ErrMalformed
 	}
-	content := new(pb.SealedContent)
 	if err := proto.Unmarshal(body, content); err != nil {
-		return nil, ErrMalformed
+		return ErrMalformed
 	}
-	return content, nil
+	return nil
 }
