@@ -349,7 +349,7 @@ func (d *post) emitPost(p *placedPost, ev *pb.ChannelPosted) error {
 	if err := d.emitReleases(&p.placed); err != nil {
 		return err
 	}
-	p.id = d.tx.NewID()
+	p.id = d.tx.NewMessageID()
 	if len(p.targets) > 0 {
 		d.tx.PutPayload(d.channel.ID, p.id, p.payload)
 	}

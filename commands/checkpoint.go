@@ -25,6 +25,7 @@ type Checkpoint struct {
 	// superseded is closed when a newer one of its kind is published.
 	superseded chan struct{}
 	heads      headProofs
+	finished   finishedProofs
 }
 
 // Release gives the checkpoint back; its views must not be read afterwards.

@@ -21,7 +21,7 @@ func SendControl(tx *Tx, account projections.ID, devices []projections.Key, item
 	if err != nil {
 		return err
 	}
-	id, digest, view := tx.NewID(), sha256.Sum256(payload), tx.View()
+	id, digest, view := tx.NewMessageID(), sha256.Sum256(payload), tx.View()
 	targets := make([]*pb.MessageEnqueued_Target, len(devices))
 	for i, device := range devices {
 		queue, found, err := projections.Queue(view, device)

@@ -74,7 +74,7 @@ func (p *Proofs) Proof() (*pb.KeyProof, error) {
 	}
 	proof := &pb.KeyProof{Head: head, Histories: p.histories}
 	if len(p.labels) > 0 {
-		if proof.Map, err = kt.ProveMap(p.checkpoint.Map, p.labels); err != nil {
+		if proof.Map, err = p.checkpoint.finished.mapProof(p.checkpoint.Map, p.labels); err != nil {
 			return nil, err
 		}
 	}
@@ -84,35 +84,24 @@ func (p *Proofs) Proof() (*pb.KeyProof, error) {
 // Person adds what a lookup of a username shows: its bindings and, unless nobody
 // has the name, the identity of the newest one.
 func (p *Proofs) Person(username string) error {
-	newest, err := p.history(kt.KindAccount, []byte(username), p.request.GetFromAccountVersion())
-	if err != nil || newest == nil {
+	h, err := p.history(kt.KindAccount, []byte(username), p.request.GetFromAccountVersion())
+	if err != nil || h.binding == nil || h.binding.GetTombstone() {
 		return err
 	}
-	binding := new(pb.AccountBinding)
-	if err := proto.Unmarshal(newest.GetValue(), binding); err != nil {
-		return fmt.Errorf("commands: the binding of an account: %w", err)
-	}
-	if binding.GetTombstone() {
-		return nil
-	}
-	return p.Identity(binding.GetIdentityKey())
+	return p.Identity(h.binding.GetIdentityKey())
 }
 
 // Identity adds an identity's KeySets and, for the identity key and each device
 // key of the newest one, its revocation or that there is none.
 func (p *Proofs) Identity(key []byte) error {
-	newest, err := p.history(kt.KindIdentity, key, p.request.GetFromIdentityVersion())
+	h, err := p.history(kt.KindIdentity, key, p.request.GetFromIdentityVersion())
 	if err != nil {
 		return err
-	}
-	keySet := new(pb.KeySet) // without devices: nobody's key, or a deleted identity
-	if err := proto.Unmarshal(newest.GetValue(), keySet); err != nil {
-		return fmt.Errorf("commands: the KeySet of an identity: %w", err)
 	}
 	if err := p.Revocation(key); err != nil {
 		return err
 	}
-	for _, device := range keySet.GetDeviceKeys() {
+	for _, device := range h.keySet.GetDeviceKeys() { // none: nobody's key, or a deleted identity
 		if bytes.Equal(device, key) {
 			continue
 		}
@@ -125,57 +114,72 @@ func (p *Proofs) Identity(key []byte) error {
 
 // Revocation adds a key's revocation, or that there is none.
 func (p *Proofs) Revocation(key []byte) error {
+	_, err := p.history(kt.KindRevocation, key, 0)
+	return err
+}
+
+// history adds the versions of an identifier from a version on and the absence of
+// the next one.
+func (p *Proofs) history(kind kt.Kind, id []byte, from uint32) (*history, error) {
+	key := historyKey{kind, string(id), from}
+	h := p.checkpoint.finished.history(key)
+	if h == nil {
+		var err error
+		if kind == kt.KindRevocation {
+			h, err = p.proveRevocation(id)
+		} else {
+			h, err = p.proveHistory(kind, id, from)
+		}
+		if err != nil {
+			return nil, err
+		}
+		p.checkpoint.finished.keep(key, h)
+	}
+	p.histories = append(p.histories, h.proof)
+	p.labels = append(p.labels, h.labels...)
+	return h, nil
+}
+
+func (p *Proofs) proveRevocation(key []byte) (*history, error) {
 	views := p.checkpoint.Views
 	where, found := projections.RevocationProof{}, false
 	if len(key) == KeySize {
 		var err error
 		if where, found, err = projections.RevocationLabel(views, [KeySize]byte(key)); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if !found {
 		where.Label, where.VRF = p.engine.absent.label(p.engine.vrf, kt.KindRevocation, key)
 	}
-	h := &pb.HistoryProof{Kind: uint32(kt.KindRevocation), Id: key}
+	h := &history{proof: &pb.HistoryProof{Kind: uint32(kt.KindRevocation), Id: key}}
 	if entry, found, err := projections.KTEntry(views, kt.KindRevocation, key, 0); err != nil {
-		return err
+		return nil, err
 	} else if found {
-		h.Versions = []*pb.VersionProof{versionProof(&entry)}
+		h.proof.Versions = []*pb.VersionProof{versionProof(&entry)}
 		where.Label = entry.Label
 	} else {
-		h.AbsentVrfProof = where.VRF[:]
+		h.proof.AbsentVrfProof = where.VRF[:]
 	}
-	p.add(h, where.Label)
-	return nil
+	h.labels = []kt.Label{where.Label}
+	return h, nil
 }
 
-func (p *Proofs) add(h *pb.HistoryProof, labels ...kt.Label) {
-	p.histories = append(p.histories, h)
-	p.labels = append(p.labels, labels...)
-}
-
-// history adds the versions of an identifier from a version on and the absence of
-// the next one; it returns the newest version's entry, nil without one.
-func (p *Proofs) history(kind kt.Kind, id []byte, from uint32) (*pb.KeyTransparencyEntry, error) {
+func (p *Proofs) proveHistory(kind kt.Kind, id []byte, from uint32) (*history, error) {
 	views := p.checkpoint.Views
-	h := &pb.HistoryProof{Kind: uint32(kind), Id: id}
-	newest, found, err := projections.KTNewest(views, kind, id)
+	h := &history{proof: &pb.HistoryProof{Kind: uint32(kind), Id: id}}
+	newest, next, found, err := projections.KTAbsent(views, kind, id)
 	if err != nil {
 		return nil, err
 	}
 	if !found {
 		label, vrf := p.engine.absent.label(p.engine.vrf, kind, id)
-		h.AbsentVrfProof = vrf[:]
-		p.add(h, label)
-		return nil, nil
+		h.proof.AbsentVrfProof, h.labels = vrf[:], []kt.Label{label}
+		return h, nil
 	}
-	h.FromVersion = min(from, newest)
-	next, _, err := projections.KTAbsent(views, kind, id)
-	if err != nil {
-		return nil, err
-	}
-	labels := []kt.Label{next}
-	for version := h.FromVersion; ; version++ {
+	h.proof.FromVersion = min(from, newest)
+	h.labels = []kt.Label{next}
+	for version := h.proof.FromVersion; ; version++ {
 		entry, found, err := projections.KTEntry(views, kind, id, version)
 		if err != nil {
 			return nil, err
@@ -183,14 +187,30 @@ func (p *Proofs) history(kind kt.Kind, id []byte, from uint32) (*pb.KeyTranspare
 		if !found {
 			return nil, fmt.Errorf("commands: version %d of %v is missing", version, kind)
 		}
-		h.Versions = append(h.Versions, versionProof(&entry)) // shares its arrays
-		labels = append(labels, entry.Label)
+		h.proof.Versions = append(h.proof.Versions, versionProof(&entry)) // shares its arrays
+		h.labels = append(h.labels, entry.Label)
 		if version == newest {
-			h.AbsentVrfProof = entry.Entry.GetNextVrfProof()
-			p.add(h, labels...)
-			return entry.Entry, nil
+			h.proof.AbsentVrfProof = entry.Entry.GetNextVrfProof()
+			return h, h.decode(kind, entry.Entry.GetValue())
 		}
 	}
+}
+
+// decode reads the newest value of a history.
+func (h *history) decode(kind kt.Kind, value []byte) error {
+	switch kind {
+	case kt.KindAccount:
+		h.binding = new(pb.AccountBinding)
+		if err := proto.Unmarshal(value, h.binding); err != nil {
+			return fmt.Errorf("commands: the binding of an account: %w", err)
+		}
+	case kt.KindIdentity:
+		h.keySet = new(pb.KeySet)
+		if err := proto.Unmarshal(value, h.keySet); err != nil {
+			return fmt.Errorf("commands: the KeySet of an identity: %w", err)
+		}
+	}
+	return nil
 }
 
 func versionProof(v *projections.KTVersion) *pb.VersionProof {

@@ -259,7 +259,7 @@ func TestFillPayloadsSkipsReleased(t *testing.T) {
 			t.Fatalf("a read that changes nothing: %v, %v", answered, err)
 		}
 		w.step("bob Ack seqs=2,4", nil)
-		envelopes, err := commands.FillPayloads(w.engine.Payloads, view.Caller.Account, response.GetEnvelopes())
+		envelopes, _, err := commands.FillPayloads(w.engine.Payloads, view.Caller.Account, response.GetEnvelopes(), nil)
 		w.check(err)
 		var seqs []uint64
 		for _, envelope := range envelopes {

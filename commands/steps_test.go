@@ -348,7 +348,7 @@ func (w *world) read(ctx context.Context, rule *pb.Rule, view *commands.View, re
 	case *pb.PeekResponse:
 		envelopes = &r.Envelopes
 	}
-	*envelopes, err = commands.FillPayloads(w.engine.Payloads, view.Caller.Account, *envelopes)
+	*envelopes, _, err = commands.FillPayloads(w.engine.Payloads, view.Caller.Account, *envelopes, nil)
 	return response, err
 }
 

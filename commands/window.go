@@ -184,8 +184,10 @@ type PayloadReader func(keys []log.PayloadKey, fn func(i int, data []byte) error
 // An envelope whose payload was released meanwhile (acknowledged on another
 // stream, expired) is left out: it is gone, which is no error. The result reuses
 // the slice. A control item is stored as a payload; its envelope gets it in
-// control. It is called when the decision is durable, outside the writer.
-func FillPayloads(read PayloadReader, account [16]byte, envelopes []*pb.Envelope) ([]*pb.Envelope, error) {
+// control. The payloads are put into room, which is returned as far as it grew and
+// may serve again when the envelopes are no longer used. It is called when the
+// decision is durable, outside the writer.
+func FillPayloads(read PayloadReader, account [16]byte, envelopes []*pb.Envelope, room []byte) ([]*pb.Envelope, []byte, error) {
 	keys := make([]log.PayloadKey, len(envelopes))
 	byKey := make([]*pb.Envelope, len(envelopes))
 	copy(byKey, envelopes)
@@ -206,15 +208,19 @@ func FillPayloads(read PayloadReader, account [16]byte, envelopes []*pb.Envelope
 		if control := byKey[i].GetControl(); control != nil && data != nil {
 			return proto.Unmarshal(data, control)
 		}
-		byKey[i].Payload = bytes.Clone(data)
+		if data != nil { // what was put before stays where it is when room grows
+			at := len(room)
+			room = append(room, data...)
+			byKey[i].Payload = room[at:len(room):len(room)]
+		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("commands: reading payloads: %w", err)
+		return nil, room, fmt.Errorf("commands: reading payloads: %w", err)
 	}
 	return slices.DeleteFunc(envelopes, func(e *pb.Envelope) bool {
 		return e.GetPayload() == nil && e.GetControl().GetKind() == nil
-	}), nil
+	}), room, nil
 }
 
 // beyondTail refuses a position that was never assigned in this queue.

@@ -190,11 +190,11 @@ func KTNewest(r Reader, kind kt.Kind, id []byte) (version uint32, found bool, er
 	return newest.version, found, err
 }
 
-// KTAbsent is the label of the version after an identifier's newest, which the
-// map lacks. The newest entry's next_vrf_proof is its proof.
-func KTAbsent(r Reader, kind kt.Kind, id []byte) (label kt.Label, found bool, err error) {
+// KTAbsent is the number of an identifier's newest version and the label of the
+// one after it, which the map lacks. The newest entry's next_vrf_proof is its proof.
+func KTAbsent(r Reader, kind kt.Kind, id []byte) (version uint32, label kt.Label, found bool, err error) {
 	newest, found, err := ktNewest(r, kind, id)
-	return newest.next, found, err
+	return newest.version, newest.next, found, err
 }
 
 // checkAccountBinding checks the value of an account entry: version 0 says who

@@ -12,6 +12,7 @@ import (
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc/bench"
 	"quicprochat/rpc/client"
+	"quicprochat/rpc/pake"
 )
 
 type benchCommand struct {
@@ -19,6 +20,8 @@ type benchCommand struct {
 	Enqueue   benchEnqueueCommand   `cmd:"" help:"Drive Enqueue at --server, and count what was stored."`
 	Fetch     benchFetchCommand     `cmd:"" help:"Drain full queues at --server, against bare answers of the same size."`
 	Login     benchLoginCommand     `cmd:"" help:"Log in at --server, against the CPU of the OPAQUE library alone."`
+	Relogin   benchReloginCommand   `cmd:"" help:"As login, each time over a new connection."`
+	Proof     benchProofCommand     `cmd:"" help:"Look people up with proofs at --server, against bare answers of the same size."`
 	Idle      benchIdleCommand      `cmd:"" help:"Weigh idle connections at --server, against a bare QUIC server."`
 	ServeEcho benchServeEchoCommand `cmd:"" hidden:"" help:"Run the echo server and print where it listens."`
 }
@@ -87,6 +90,7 @@ func (cmd benchEnqueueCommand) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	cfg.KSF = pake.InsecureKSF() // the passwords protect nothing
 	server, err := bench.OpenServer(ctx, cfg, load.Connections, cmd.Online, func(ready int) {
 		a.progress("%d of %d connections ready", ready, load.Connections)
 	})

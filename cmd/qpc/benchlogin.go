@@ -23,7 +23,17 @@ Start the server with:
   quicprochat-server --listen 127.0.0.1:5001 --data-dir DIR --limits off`
 }
 
-func (cmd benchLoginCommand) Run(ctx context.Context, a *app) error {
+func (cmd benchLoginCommand) Run(ctx context.Context, a *app) error { return cmd.run(ctx, a, false) }
+
+type benchReloginCommand struct{ benchLoginCommand }
+
+func (benchReloginCommand) Help() string {
+	return `As bench login, but each login comes over a new connection, as when everybody returns after a restart: a handshake, two calls, one session event, one sync.`
+}
+
+func (cmd benchReloginCommand) Run(ctx context.Context, a *app) error { return cmd.run(ctx, a, true) }
+
+func (cmd benchLoginCommand) run(ctx context.Context, a *app, reconnect bool) error {
 	switch {
 	case cmd.Connections < 1 || cmd.Connections > 1000:
 		return usageError("--connections %d: use 1 to 1000", cmd.Connections)
@@ -43,6 +53,7 @@ func (cmd benchLoginCommand) Run(ctx context.Context, a *app) error {
 		return limitsHint(err)
 	}
 	defer people.Close()
+	people.Reconnect = reconnect
 	report, err := bench.Login(ctx, cmd.Duration, people, cmd.ServerPID, func(step string) { a.progress("%s", step) })
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,15 +29,19 @@ type whereabouts struct {
 	CA []byte `json:"ca"`
 }
 
-// echoAnswer says what the echo server answers: an EnqueueResponse, or a page of
-// messages.
+// echoAnswer says what the echo server answers: an EnqueueResponse, a page of
+// messages, or bytes as they are.
 type echoAnswer struct {
-	Page    int `hidden:""`
-	Payload int `hidden:""`
+	Body    string `hidden:""` // hexadecimal
+	Page    int    `hidden:""`
+	Payload int    `hidden:""`
 }
 
 // bytes has as many bytes as the real server's answer.
 func (e echoAnswer) bytes() ([]byte, error) {
+	if len(e.Body) > 0 {
+		return hex.DecodeString(e.Body)
+	}
 	if e.Page > 0 {
 		return proto.Marshal(bench.PageAnswer(e.Page, e.Payload))
 	}
@@ -89,7 +94,7 @@ func startEcho(ctx context.Context, answer echoAnswer) (*echoProcess, error) {
 		return nil, err
 	}
 	command := exec.CommandContext(ctx, self, "bench", "serve-echo",
-		fmt.Sprintf("--page=%d", answer.Page), fmt.Sprintf("--payload=%d", answer.Payload))
+		fmt.Sprintf("--page=%d", answer.Page), fmt.Sprintf("--payload=%d", answer.Payload), "--body="+answer.Body)
 	command.Stderr = os.Stderr
 	stdin, err := command.StdinPipe()
 	if err != nil {

@@ -7,14 +7,9 @@ import (
 	"strings"
 )
 
-const (
-	// gcPercent trades memory for speed: the heap is small, what is in it is
-	// short-lived, and fewer collections gave 10 % more requests per second.
-	gcPercent = 400
-	// memoryShare of the machine (or container) is where collecting becomes
-	// eager, in per cent; the rest is for the page cache and other processes.
-	memoryShare = 60
-)
+// memoryShare of the machine (or container) is where collecting becomes eager, in
+// per cent; the rest is for the page cache and other processes.
+const memoryShare = 60
 
 // tuneMemory sets the garbage collector, except for what the operator set by
 // GOGC or GOMEMLIMIT. A rare collector needs a limit: where the size of the

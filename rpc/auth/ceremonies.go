@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
-	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -46,9 +45,8 @@ type Ceremonies struct {
 	sealer     *sealer
 	attempts   *attempts
 
-	fakeRecord []byte // 192 bytes, stored
-	fakeKey    []byte // of the HMAC that makes identifiers of unknown names
-	decoy      []byte // the fake record, encoded as records are stored
+	fakeKey []byte // of the HMAC that makes identifiers of unknown names
+	decoy   []byte // the fake record (192 bytes), encoded as records are stored
 }
 
 // Labels of the keys that derive from the OPAQUE seed by HKDF-SHA-256.
@@ -62,6 +60,9 @@ func New(o Options) (*Ceremonies, error) {
 	opaque, err := pake.NewServer(o.Secrets.OPAQUE)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := opaque.ParseRecord(o.Secrets.FakeRecord); err != nil {
+		return nil, fmt.Errorf("stored fake record: %w", err)
 	}
 	challengeKey, err := hkdf.Key(sha256.New, o.Secrets.OPAQUE.Seed[:], nil, challengeLabel, 32)
 	if err != nil {
@@ -86,7 +87,7 @@ func New(o Options) (*Ceremonies, error) {
 		serverName: o.ServerName, engine: o.Engine, opaque: opaque,
 		vrf: kt.NewVRFPrivateKey(o.Secrets.VRFSeed), turnstile: newTurnstile(slots()),
 		sealer: sealer, attempts: newAttempts(),
-		fakeRecord: slices.Clone(o.Secrets.FakeRecord), fakeKey: fakeKey, decoy: decoy,
+		fakeKey: fakeKey, decoy: decoy,
 	}, nil
 }
 

@@ -89,13 +89,9 @@ func (c *Ceremonies) lookUp(name string) (stored, error) {
 	return stored{known: true, account: account.ID, record: record}, nil
 }
 
-// choose decodes both the name's record and the fake one, makes both
-// identifiers, and selects.
+// choose decodes the record, which is the fake one of an unknown name, and gives
+// the identifier that goes with it; both kinds of identifier are made.
 func (c *Ceremonies) choose(name string, s stored) (*pake.Record, []byte, error) {
-	fake, err := c.opaque.ParseRecord(c.fakeRecord)
-	if err != nil {
-		return nil, nil, fmt.Errorf("stored fake record: %w", unwrapMalformed(err))
-	}
 	record, err := c.opaque.ParseRecord(s.record.GetUpload())
 	if err != nil {
 		return nil, nil, fmt.Errorf("stored OPAQUE record: %w", unwrapMalformed(err))
@@ -106,7 +102,7 @@ func (c *Ceremonies) choose(name string, s stored) (*pake.Record, []byte, error)
 	if s.known {
 		return record, s.record.GetCredentialId(), nil
 	}
-	return fake, identifier, nil
+	return record, identifier, nil
 }
 
 // unwrapMalformed hides that a stored record is malformed from malformed, which

@@ -40,8 +40,26 @@ type LoginReport struct {
 
 // People are accounts that log in, each over a connection of its own.
 type People struct {
+	// Reconnect: each login has a new connection, as after a restart of the server.
+	Reconnect bool
+
 	cfg      client.Config
 	accounts []*account
+}
+
+// login has one of them log in.
+func (p *People) login(ctx context.Context, i int) error {
+	a := p.accounts[i]
+	if !p.Reconnect {
+		return a.login(ctx, a.client)
+	}
+	c, err := client.Dial(ctx, p.cfg)
+	if err != nil {
+		return err
+	}
+	before := a.client
+	a.client = c
+	return errors.Join(a.login(ctx, c), before.Close())
 }
 
 // OpenPeople registers accounts under random names, with a password stretching
@@ -90,7 +108,7 @@ func Login(ctx context.Context, length time.Duration, p *People, pid int, now fu
 		now("login")
 		took, err := cpuOf(pid, func() error {
 			logins.add(load.Run(ctx, min(slice, left), func(ctx context.Context, i int, _ []byte) error {
-				return p.accounts[i].login(ctx, p.accounts[i].client)
+				return p.login(ctx, i)
 			}))
 			return nil
 		})

@@ -37,7 +37,7 @@ func OpenEcho(ctx context.Context, cfg client.Config, connections int) (*Target,
 }
 
 // OpenServer connects to a server, registers two accounts per connection under
-// random names, with the real password profile, and logs the sender in. With
+// random names and logs the sender in. With
 // online the recipients are connected, too, so that every message is also pushed
 // to one of them. step is told how many connections are ready.
 func OpenServer(ctx context.Context, cfg client.Config, connections int, online bool, step func(ready int)) (*Target, error) {

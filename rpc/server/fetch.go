@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -38,18 +39,27 @@ func (c *call) peek(_ context.Context, req *pb.PeekRequest) (*pb.PeekResponse, e
 	return resp, err
 }
 
+// pages hold the payloads of answers until they are encoded: a page has 100 KiB
+// and more.
+var pages = sync.Pool{New: func() any { return new([]byte) }}
+
 // fill adds the payloads and what a report of a message needs; envelopes whose
-// payload was released are left out. decided tells that a command handed them out,
-// after the call's view was taken.
+// payload was released are left out. They refer to memory that serves other calls
+// after finish. decided tells that a command handed them out, after the call's view
+// was taken.
 func (c *call) fill(envelopes []*pb.Envelope, decided bool) ([]*pb.Envelope, error) {
 	if len(envelopes) == 0 {
 		return nil, nil
 	}
-	envelopes, err := commands.FillPayloads(c.service.engine.Payloads, c.caller.Account, envelopes)
+	if c.page == nil {
+		c.page = pages.Get().(*[]byte)
+	}
+	filled, room, err := commands.FillPayloads(c.service.engine.Payloads, c.caller.Account, envelopes, (*c.page)[:0])
+	*c.page = room
 	if err != nil {
 		return nil, err
 	}
-	return envelopes, c.frank(envelopes, decided)
+	return filled, c.frank(filled, decided)
 }
 
 // decided runs a command and gives its response its type back.

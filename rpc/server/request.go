@@ -156,10 +156,14 @@ type call struct {
 	caller   commands.Caller
 	view     *commands.View // of handlers that want one
 	later    func()         // of a call that is answered by a goroutine of its own
+	page     *[]byte        // payloads of the answer; of a pool
 }
 
 // finish ends a call that was begun.
 func (c *call) finish() {
+	if c.page != nil && cap(*c.page) <= maxPooledAnswer {
+		pages.Put(c.page)
+	}
 	c.server.end()
 	c.request.done()
 }
