@@ -64,6 +64,7 @@ func TestServerAgainstModel(t *testing.T) {
 			m.answers = answers
 			m.join(rt, "alice")
 			m.join(rt, "bob")
+			m.stockUp(rt, "bob")
 			rt.Repeat(m.actions(counts))
 			m.rebuild()
 			m.started(0)
