@@ -97,9 +97,9 @@ func TestMLSGroup(t *testing.T) {
 		t.Error("carol is still in the epoch")
 	}
 
-	// Back again, with the KeyPackage that bob took.
-	commit, welcome := bob.stage(packages[:1])
-	win(ctx, bob, commit, welcome, members[2:], nil)
+	// Back again, with the KeyPackage that alice took.
+	commit, welcome := alice.stage(packages[1:])
+	win(ctx, alice, commit, welcome, members[2:], nil)
 	for _, m := range members {
 		m.catchUp(ctx)
 	}

@@ -21,7 +21,7 @@ func TestBindingsFitTheTable(t *testing.T) {
 	// What the guard and the rates rely on.
 	for _, m := range rpc.Methods() {
 		switch m.Rule.Rate {
-		case pb.Rate_SEND, pb.Rate_LOGIN, pb.Rate_LOGIN_FINISH, pb.Rate_KEY_PACKAGE_FETCH:
+		case pb.Rate_SEND, pb.Rate_LOGIN, pb.Rate_LOGIN_FINISH:
 		default:
 			if rates[m.Rule.Rate].burst == 0 {
 				t.Errorf("%s: no budget for class %v", m, m.Rule.Rate)
