@@ -199,8 +199,8 @@ func (e *Engine) OnPublish(hook func(Published)) {
 type Published struct {
 	Messages []NewMessage
 	Ended    []projections.Hash // token hashes of sessions that ended
-	Low      []projections.Key  // devices that should upload KeyPackages
 	Members  []MembersChanged
+	Low      []projections.Key // devices that should upload KeyPackages
 }
 
 // MembersChanged tells who came into a channel and who left it.

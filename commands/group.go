@@ -131,10 +131,6 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 		for i := range sessions {
 			g.news.Ended = append(g.news.Ended, sessions[i].TokenHash)
 		}
-	case *pb.Event_KeyPackagesTaken:
-		var err error
-		g.news.Low, err = ownersOfLow(g.views(w), body.KeyPackagesTaken, ev.GetTimeMs(), g.news.Low)
-		return err
 	case *pb.Event_AccountReset:
 		sessions, err := projections.SessionsOf(g.views(w), id16(body.AccountReset.GetAccountId()))
 		if err != nil {
@@ -143,6 +139,10 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 		for i := range sessions {
 			g.news.Ended = append(g.news.Ended, sessions[i].TokenHash)
 		}
+	case *pb.Event_KeyPackagesTaken:
+		var err error
+		g.news.Low, err = ownersOfLow(g.views(w), body.KeyPackagesTaken, ev.GetTimeMs(), g.news.Low)
+		return err
 	case *pb.Event_PasswordChanged:
 		sessions, err := projections.SessionsOf(g.views(w), id16(body.PasswordChanged.GetAccountId()))
 		if err != nil {

@@ -23,8 +23,8 @@ type serverModel struct {
 	sessions []*modelSession          // those that did not end
 	queues   map[projections.Key]*deviceQueue
 	receipts map[receiptName]*modelReceipt
-	shelves  map[projections.Key]*packageShelf // KeyPackages by device
 	channels []*modelChannel                   // in the order they were made
+	shelves  map[projections.Key]*packageShelf // KeyPackages by device
 }
 
 const (
@@ -124,11 +124,11 @@ func (m *serverModel) clone() *serverModel {
 	for name, r := range m.receipts {
 		c.receipts[name] = r
 	}
-	for device, s := range m.shelves {
-		c.shelves[device] = s.clone()
-	}
 	for _, channel := range m.channels {
 		c.channels = append(c.channels, channel.clone())
+	}
+	for device, s := range m.shelves {
+		c.shelves[device] = s.clone()
 	}
 	return c
 }

@@ -65,6 +65,9 @@ func TestServerAgainstModel(t *testing.T) {
 			m.join(rt, "alice")
 			m.join(rt, "bob")
 			m.stockUp(rt, "bob")
+			if rapid.IntRange(0, 3).Draw(rt, "alone") > 0 {
+				m.gather(rt)
+			}
 			rt.Repeat(m.actions(counts))
 			m.rebuild()
 			m.started(0)
@@ -109,12 +112,12 @@ func (m *machine) actions(counts map[string]int) map[string]func(*rapid.T) {
 		"peek":           m.drawPeek,
 		"ack":            m.drawAck,
 		"lookup":         m.drawLookup,
-		"upload":         m.drawUpload,
-		"take":           m.drawFetchPackage,
 		"channel":        m.drawCreateChannel,
 		"members":        m.drawMembers,
 		"channel update": m.drawUpdate,
 		"post":           m.drawPost,
+		"upload":         m.drawUpload,
+		"take":           m.drawFetchPackage,
 		"again":          m.drawAgain,
 		"reuse id":       m.drawReuse,
 	}
@@ -202,6 +205,28 @@ func (m *machine) join(t *rapid.T, name string) {
 	m.call(t, m.loginRequest(commands.LoginAttempt{
 		Username: name, Account: m.model.accounts[name].id, LoginID: [16]byte{7}, TranscriptHash: seedFrom("transcript"),
 	}, name+"/1"))
+}
+
+// gather makes a channel of those who have joined the server.
+func (m *machine) gather(t *rapid.T) {
+	session := func(name string) []byte {
+		for _, s := range m.model.sessions {
+			if s.account == name {
+				return s.token
+			}
+		}
+		return nil
+	}
+	m.call(t, &request{Message: &pb.CreateChannelRequest{
+		SessionToken: session("alice"), RequestId: m.newID(time.Now()), Name: []byte("sealed"), Members: [][]byte{m.public("bob")},
+	}})
+	m.compare(t)
+	if rapid.Bool().Draw(t, "accepts") {
+		m.call(t, &request{Message: &pb.UpdateGroupMetadataRequest{
+			SessionToken: session("bob"), RequestId: m.newID(time.Now()), ChannelId: m.model.channels[0].id[:],
+			Fields: []pb.ChannelField{pb.ChannelField_ACCEPT},
+		}})
+	}
 }
 
 // drawSession is a session token: mostly one that is alive.

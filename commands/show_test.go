@@ -152,12 +152,12 @@ func (w *world) bytes(field string, value []byte) string {
 	switch field {
 	case "message_id":
 		return w.call("m", value)
-	case "package_id":
-		return w.call("p", value)
 	case "reset_token":
 		return w.call("token", value)
 	case "channel_id":
 		return w.call("ch", value)
+	case "package_id":
+		return w.call("p", value)
 	}
 	printable := len(value) <= 40
 	for _, b := range value {

@@ -30,6 +30,7 @@ const (
 	prefixHeadNode     = 0x28 // level u8 ‖ number u64 → hash[32]
 	prefixRevocation   = 0x29 // key[32] → label[32] ‖ VRF proof[80]
 	prefixReset        = 0x2a // account[16] → token hash[32] ‖ expires ms u64 ‖ way u8
+	prefixKeyChanges   = 0x2b // account[16] → day u32 ‖ count u32
 
 	prefixSession        = 0x30 // token hash[32] → Session
 	prefixAccountSession = 0x31 // account[16] ‖ token hash[32] → ∅

@@ -42,8 +42,8 @@ const about = `Talk through a quicprochat server. What you send is sealed for it
   qpc channel create friends bob carol
                               a conversation of several; 'qpc channel --help' teaches
   qpc verify bob              prove which keys are bob's, and that there are no newer ones
-  qpc keys fetch bob          take an MLS KeyPackage of bob's, to add him to a group
   qpc receipt MESSAGE         prove that a message that you sent is in the server's log
+  qpc keys fetch bob          take an MLS KeyPackage of bob's, to add him to a group
   qpc call ResolveUser '{"username":"bob"}'
                               call any method; 'qpc methods' lists them
 
@@ -69,8 +69,8 @@ type cli struct {
 	Channel  channelCommand  `cmd:"" help:"Talk with several people: create, add, post, …"`
 	Trust    trustCommand    `cmd:"" help:"Accept the changed key of a contact, after comparing it with that person."`
 	Verify   verifyCommand   `cmd:"" help:"Prove what the log says about a person."`
-	Keys     keysCommand     `cmd:"" help:"Upload, count and fetch MLS KeyPackages."`
 	Receipt  receiptCommand  `cmd:"" help:"Prove that a sent message is in the log."`
+	Keys     keysCommand     `cmd:"" help:"Upload, count and fetch MLS KeyPackages."`
 	Call     callCommand     `cmd:"" help:"Call any method of the server."`
 	Methods  methodsCommand  `cmd:"" help:"List the methods of the server."`
 	Bench    benchCommand    `cmd:"" help:"Measure a server under load."`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -34,13 +35,15 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup:               setupScript,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"server":     startServer,
-			"reset":      issueReset,
-			"status":     wantStatus,
-			"modes":      wantMode,
-			"waitfor":    waitForContent,
-			"keypackage": makeKeyPackage,
-			"keyof":      setDeviceKey,
+			"server":        startServer,
+			"reset":         issueReset,
+			"status":        wantStatus,
+			"modes":         wantMode,
+			"waitfor":       waitForContent,
+			"keyof":         setDeviceKey,
+			"keypackage":    makeKeyPackage,
+			"stopserver":    stopServer,
+			"newgeneration": beginGeneration,
 		},
 	})
 }
@@ -48,6 +51,7 @@ func TestScripts(t *testing.T) {
 // setupScript gives each script a home of its own and a certificate to pin that
 // no server has.
 func setupScript(env *testscript.Env) error {
+	env.Values[booted{}] = new(script)
 	env.Setenv("QPC_HOME", env.WorkDir+"/home")
 	certificate, err := echo.Certificate()
 	if err != nil {
@@ -69,16 +73,40 @@ func startServer(ts *testscript.TestScript, _ bool, args []string) {
 		Dir: ts.MkAbs("data"), PacketConn: socket, AdminSocket: ts.MkAbs("admin.sock"), Limits: limits, Version: "test",
 	})
 	ts.Check(err)
+	ts.Value(booted{}).(*script).node = node
 	ts.Defer(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := node.Shutdown(ctx); err != nil {
+		if err := shutDown(node); err != nil {
 			ts.Logf("shutdown: %v", err)
 		}
 	})
 	ts.Setenv("QPC_SERVER", node.Addr().String())
 	ts.Setenv("QPC_CA_CERT", node.CAFile())
 	ts.Setenv("SERVER_PID", strconv.Itoa(os.Getpid()))
+}
+
+// booted is the key under which a script has its server.
+type booted struct{}
+
+type script struct{ node *server.Node }
+
+func shutDown(node *server.Node) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	return node.Shutdown(ctx)
+}
+
+// stopServer stops the script's server: stopserver
+func stopServer(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Check(shutDown(ts.Value(booted{}).(*script).node))
+}
+
+// beginGeneration declares the loss of the log's end on the stopped server's
+// directory, as its administrator does: newgeneration
+func beginGeneration(ts *testscript.TestScript, _ bool, _ []string) {
+	stopped, err := server.OpenStopped(context.Background(), server.Config{Dir: ts.MkAbs("data")})
+	ts.Check(err)
+	_, err = stopped.BeginGeneration(context.Background())
+	ts.Check(errors.Join(err, stopped.Close()))
 }
 
 // issueReset keeps the token of a reset in a file, as the server's administrator
@@ -138,6 +166,19 @@ func waitForContent(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+// setDeviceKey puts the device key that 'qpc --json whoami' printed into a variable
+// of the script: keyof FILE VARIABLE
+func setDeviceKey(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: keyof file variable")
+	}
+	var who struct {
+		DeviceKey string `json:"device_key"`
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &who))
+	ts.Setenv(args[1], who.DeviceKey)
+}
+
 // makeKeyPackage does what an MLS program beside qpc does: it makes a KeyPackage
 // of a home's device: keypackage HOME FILE NAME SUITE [last]
 func makeKeyPackage(ts *testscript.TestScript, _ bool, args []string) {
@@ -153,17 +194,4 @@ func makeKeyPackage(ts *testscript.TestScript, _ bool, args []string) {
 		p.Extensions = append(p.Extensions, sim.LastResort)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), p.Sign(device), 0o600))
-}
-
-// setDeviceKey puts the device key that 'qpc --json whoami' printed into a variable
-// of the script: keyof FILE VARIABLE
-func setDeviceKey(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: keyof file variable")
-	}
-	var who struct {
-		DeviceKey string `json:"device_key"`
-	}
-	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &who))
-	ts.Setenv(args[1], who.DeviceKey)
 }

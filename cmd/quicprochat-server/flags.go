@@ -61,6 +61,8 @@ type adminCommand struct {
 
 	Reset     resetCommand     `cmd:"" help:"Let a user who lost password or keys register the name anew."`
 	RevokeKey revokeKeyCommand `cmd:"" help:"Put an identity key or a device key out of use, for ever."`
+
+	NewGeneration newGenerationCommand `cmd:"" help:"Go on after the newest part of the log was lost (server stopped)."`
 }
 
 // adminFlags are those of every command of adminCommand.
@@ -95,6 +97,11 @@ type revokeKeyCommand struct {
 	Key        string `arg:"" help:"The key, 64 hexadecimal digits."`
 	Reason     string `default:"unspecified" enum:"unspecified,key-compromise,superseded,cessation" placeholder:"REASON" help:"What the log tells everybody: unspecified, key-compromise, superseded or cessation."`
 	JSON       bool   `name:"json" help:"Print a JSON object with key (hex), reason, authority and time_ms as they stand in the log."`
+	adminFlags `embed:""`
+}
+
+type newGenerationCommand struct {
+	AcceptLoss bool `help:"Say that the newest part of the log is lost for good. Without it nothing is done."`
 	adminFlags `embed:""`
 }
 

@@ -160,6 +160,7 @@ type Event struct {
 	//	*Event_RoleChanged
 	//	*Event_ResetIssued
 	//	*Event_AccountReset
+	//	*Event_GenerationBegun
 	//	*Event_DeviceRegistered
 	//	*Event_KeyPackagesUploaded
 	//	*Event_KeyPackagesTaken
@@ -426,6 +427,15 @@ func (x *Event) GetAccountReset() *AccountReset {
 	return nil
 }
 
+func (x *Event) GetGenerationBegun() *GenerationBegun {
+	if x != nil {
+		if x, ok := x.Body.(*Event_GenerationBegun); ok {
+			return x.GenerationBegun
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetDeviceRegistered() *DeviceRegistered {
 	if x != nil {
 		if x, ok := x.Body.(*Event_DeviceRegistered); ok {
@@ -626,6 +636,10 @@ type Event_AccountReset struct {
 	AccountReset *AccountReset `protobuf:"bytes,42,opt,name=account_reset,json=accountReset,proto3,oneof"`
 }
 
+type Event_GenerationBegun struct {
+	GenerationBegun *GenerationBegun `protobuf:"bytes,43,opt,name=generation_begun,json=generationBegun,proto3,oneof"`
+}
+
 type Event_DeviceRegistered struct {
 	DeviceRegistered *DeviceRegistered `protobuf:"bytes,50,opt,name=device_registered,json=deviceRegistered,proto3,oneof"`
 }
@@ -717,6 +731,8 @@ func (*Event_RoleChanged) isEvent_Body() {}
 func (*Event_ResetIssued) isEvent_Body() {}
 
 func (*Event_AccountReset) isEvent_Body() {}
+
+func (*Event_GenerationBegun) isEvent_Body() {}
 
 func (*Event_DeviceRegistered) isEvent_Body() {}
 
@@ -2387,208 +2403,6 @@ func (x *IdentityReplaced) GetRevocationLabels() []*RevocationLabel {
 	return nil
 }
 
-// KeyPackagesUploaded stores KeyPackages of one device; their bytes are payloads
-// of its account.
-type KeyPackagesUploaded struct {
-	state         protoimpl.MessageState         `protogen:"open.v1"`
-	DeviceKey     []byte                         `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
-	Packages      []*KeyPackagesUploaded_Package `protobuf:"bytes,2,rep,name=packages,proto3" json:"packages,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *KeyPackagesUploaded) Reset() {
-	*x = KeyPackagesUploaded{}
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *KeyPackagesUploaded) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*KeyPackagesUploaded) ProtoMessage() {}
-
-func (x *KeyPackagesUploaded) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use KeyPackagesUploaded.ProtoReflect.Descriptor instead.
-func (*KeyPackagesUploaded) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
-}
-
-func (x *KeyPackagesUploaded) GetDeviceKey() []byte {
-	if x != nil {
-		return x.DeviceKey
-	}
-	return nil
-}
-
-func (x *KeyPackagesUploaded) GetPackages() []*KeyPackagesUploaded_Package {
-	if x != nil {
-		return x.Packages
-	}
-	return nil
-}
-
-// KeyPackagesTaken hands KeyPackages of an account's devices to whom the receipt
-// names. Those with a number are used up.
-type KeyPackagesTaken struct {
-	state    protoimpl.MessageState      `protogen:"open.v1"`
-	Packages []*KeyPackagesTaken_Package `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
-	// Until when the bytes of what is used up are kept, so that a repetition of the
-	// call is answered: as long as its receipt. Unix milliseconds.
-	KeptUntilMs   uint64 `protobuf:"varint,2,opt,name=kept_until_ms,json=keptUntilMs,proto3" json:"kept_until_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *KeyPackagesTaken) Reset() {
-	*x = KeyPackagesTaken{}
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *KeyPackagesTaken) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*KeyPackagesTaken) ProtoMessage() {}
-
-func (x *KeyPackagesTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use KeyPackagesTaken.ProtoReflect.Descriptor instead.
-func (*KeyPackagesTaken) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
-}
-
-func (x *KeyPackagesTaken) GetPackages() []*KeyPackagesTaken_Package {
-	if x != nil {
-		return x.Packages
-	}
-	return nil
-}
-
-func (x *KeyPackagesTaken) GetKeptUntilMs() uint64 {
-	if x != nil {
-		return x.KeptUntilMs
-	}
-	return 0
-}
-
-// KeyPackagesExpired forgets KeyPackages whose lifetime is over: those that wait,
-// and that the others were used up.
-type KeyPackagesExpired struct {
-	state         protoimpl.MessageState        `protogen:"open.v1"`
-	Packages      []*KeyPackagesExpired_Package `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *KeyPackagesExpired) Reset() {
-	*x = KeyPackagesExpired{}
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *KeyPackagesExpired) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*KeyPackagesExpired) ProtoMessage() {}
-
-func (x *KeyPackagesExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use KeyPackagesExpired.ProtoReflect.Descriptor instead.
-func (*KeyPackagesExpired) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28}
-}
-
-func (x *KeyPackagesExpired) GetPackages() []*KeyPackagesExpired_Package {
-	if x != nil {
-		return x.Packages
-	}
-	return nil
-}
-
-// KeyPackagesReleased drops the bytes of KeyPackages that nobody can ask for any
-// more.
-type KeyPackagesReleased struct {
-	state         protoimpl.MessageState         `protogen:"open.v1"`
-	Packages      []*KeyPackagesReleased_Package `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *KeyPackagesReleased) Reset() {
-	*x = KeyPackagesReleased{}
-	mi := &file_qpc_v1_event_proto_msgTypes[29]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *KeyPackagesReleased) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*KeyPackagesReleased) ProtoMessage() {}
-
-func (x *KeyPackagesReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[29]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use KeyPackagesReleased.ProtoReflect.Descriptor instead.
-func (*KeyPackagesReleased) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29}
-}
-
-func (x *KeyPackagesReleased) GetPackages() []*KeyPackagesReleased_Package {
-	if x != nil {
-		return x.Packages
-	}
-	return nil
-}
-
 // ResetIssued lets whoever has a token register an account's name anew, once.
 type ResetIssued struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -2604,7 +2418,7 @@ type ResetIssued struct {
 
 func (x *ResetIssued) Reset() {
 	*x = ResetIssued{}
-	mi := &file_qpc_v1_event_proto_msgTypes[30]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2616,7 +2430,7 @@ func (x *ResetIssued) String() string {
 func (*ResetIssued) ProtoMessage() {}
 
 func (x *ResetIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[30]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2629,7 +2443,7 @@ func (x *ResetIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetIssued.ProtoReflect.Descriptor instead.
 func (*ResetIssued) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{30}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResetIssued) GetAccountId() []byte {
@@ -2680,7 +2494,7 @@ type AccountReset struct {
 
 func (x *AccountReset) Reset() {
 	*x = AccountReset{}
-	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +2506,7 @@ func (x *AccountReset) String() string {
 func (*AccountReset) ProtoMessage() {}
 
 func (x *AccountReset) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +2519,7 @@ func (x *AccountReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountReset.ProtoReflect.Descriptor instead.
 func (*AccountReset) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{31}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AccountReset) GetAccountId() []byte {
@@ -2750,6 +2564,276 @@ func (x *AccountReset) GetRevocationLabels() []*RevocationLabel {
 	return nil
 }
 
+// KeyPackagesUploaded stores KeyPackages of one device; their bytes are payloads
+// of its account.
+type KeyPackagesUploaded struct {
+	state         protoimpl.MessageState         `protogen:"open.v1"`
+	DeviceKey     []byte                         `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	Packages      []*KeyPackagesUploaded_Package `protobuf:"bytes,2,rep,name=packages,proto3" json:"packages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesUploaded) Reset() {
+	*x = KeyPackagesUploaded{}
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesUploaded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesUploaded) ProtoMessage() {}
+
+func (x *KeyPackagesUploaded) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesUploaded.ProtoReflect.Descriptor instead.
+func (*KeyPackagesUploaded) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *KeyPackagesUploaded) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *KeyPackagesUploaded) GetPackages() []*KeyPackagesUploaded_Package {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
+// KeyPackagesTaken hands KeyPackages of an account's devices to whom the receipt
+// names. Those with a number are used up.
+type KeyPackagesTaken struct {
+	state    protoimpl.MessageState      `protogen:"open.v1"`
+	Packages []*KeyPackagesTaken_Package `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
+	// Until when the bytes of what is used up are kept, so that a repetition of the
+	// call is answered: as long as its receipt. Unix milliseconds.
+	KeptUntilMs   uint64 `protobuf:"varint,2,opt,name=kept_until_ms,json=keptUntilMs,proto3" json:"kept_until_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesTaken) Reset() {
+	*x = KeyPackagesTaken{}
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesTaken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesTaken) ProtoMessage() {}
+
+func (x *KeyPackagesTaken) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesTaken.ProtoReflect.Descriptor instead.
+func (*KeyPackagesTaken) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *KeyPackagesTaken) GetPackages() []*KeyPackagesTaken_Package {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
+func (x *KeyPackagesTaken) GetKeptUntilMs() uint64 {
+	if x != nil {
+		return x.KeptUntilMs
+	}
+	return 0
+}
+
+// KeyPackagesExpired forgets KeyPackages whose lifetime is over: those that wait,
+// and that the others were used up.
+type KeyPackagesExpired struct {
+	state         protoimpl.MessageState        `protogen:"open.v1"`
+	Packages      []*KeyPackagesExpired_Package `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesExpired) Reset() {
+	*x = KeyPackagesExpired{}
+	mi := &file_qpc_v1_event_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesExpired) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesExpired) ProtoMessage() {}
+
+func (x *KeyPackagesExpired) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesExpired.ProtoReflect.Descriptor instead.
+func (*KeyPackagesExpired) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *KeyPackagesExpired) GetPackages() []*KeyPackagesExpired_Package {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
+// KeyPackagesReleased drops the bytes of KeyPackages that nobody can ask for any
+// more.
+type KeyPackagesReleased struct {
+	state         protoimpl.MessageState         `protogen:"open.v1"`
+	Packages      []*KeyPackagesReleased_Package `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesReleased) Reset() {
+	*x = KeyPackagesReleased{}
+	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesReleased) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesReleased) ProtoMessage() {}
+
+func (x *KeyPackagesReleased) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesReleased.ProtoReflect.Descriptor instead.
+func (*KeyPackagesReleased) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *KeyPackagesReleased) GetPackages() []*KeyPackagesReleased_Package {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
+// GenerationBegun says that the end of the log is lost and that whoever runs the
+// server goes on without it. What the lost end may have moved can't count any more:
+// all sessions end, reset tokens are void, and the next number of every queue and
+// every channel rises by 2^32, so that what a device read and confirmed there
+// confirms nothing here. A ServerConfigured of that generation follows.
+type GenerationBegun struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The N of the origin server_name/N from now on.
+	Generation uint32 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// On the stopped server's directory.
+	Actor *Actor `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
+	// A signed note of what was lost, if somebody showed one.
+	LostNote      []byte `protobuf:"bytes,3,opt,name=lost_note,json=lostNote,proto3" json:"lost_note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerationBegun) Reset() {
+	*x = GenerationBegun{}
+	mi := &file_qpc_v1_event_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerationBegun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerationBegun) ProtoMessage() {}
+
+func (x *GenerationBegun) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerationBegun.ProtoReflect.Descriptor instead.
+func (*GenerationBegun) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *GenerationBegun) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *GenerationBegun) GetActor() *Actor {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
+func (x *GenerationBegun) GetLostNote() []byte {
+	if x != nil {
+		return x.LostNote
+	}
+	return nil
+}
+
 // DeviceRegistered adds a device to an account. The KeySet that lists it follows,
 // and after that the revocation of a device whose place it takes.
 type DeviceRegistered struct {
@@ -2767,7 +2851,7 @@ type DeviceRegistered struct {
 
 func (x *DeviceRegistered) Reset() {
 	*x = DeviceRegistered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[32]
+	mi := &file_qpc_v1_event_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +2863,7 @@ func (x *DeviceRegistered) String() string {
 func (*DeviceRegistered) ProtoMessage() {}
 
 func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[32]
+	mi := &file_qpc_v1_event_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +2876,7 @@ func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceRegistered.ProtoReflect.Descriptor instead.
 func (*DeviceRegistered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{32}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeviceRegistered) GetAccountId() []byte {
@@ -2833,7 +2917,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[33]
+	mi := &file_qpc_v1_event_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +2929,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[33]
+	mi := &file_qpc_v1_event_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2894,7 +2978,7 @@ type KeyPackagesUploaded_Package struct {
 
 func (x *KeyPackagesUploaded_Package) Reset() {
 	*x = KeyPackagesUploaded_Package{}
-	mi := &file_qpc_v1_event_proto_msgTypes[34]
+	mi := &file_qpc_v1_event_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2906,7 +2990,7 @@ func (x *KeyPackagesUploaded_Package) String() string {
 func (*KeyPackagesUploaded_Package) ProtoMessage() {}
 
 func (x *KeyPackagesUploaded_Package) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[34]
+	mi := &file_qpc_v1_event_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2919,7 +3003,7 @@ func (x *KeyPackagesUploaded_Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyPackagesUploaded_Package.ProtoReflect.Descriptor instead.
 func (*KeyPackagesUploaded_Package) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28, 0}
 }
 
 func (x *KeyPackagesUploaded_Package) GetPackageId() []byte {
@@ -2977,7 +3061,7 @@ type KeyPackagesTaken_Package struct {
 
 func (x *KeyPackagesTaken_Package) Reset() {
 	*x = KeyPackagesTaken_Package{}
-	mi := &file_qpc_v1_event_proto_msgTypes[35]
+	mi := &file_qpc_v1_event_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2989,7 +3073,7 @@ func (x *KeyPackagesTaken_Package) String() string {
 func (*KeyPackagesTaken_Package) ProtoMessage() {}
 
 func (x *KeyPackagesTaken_Package) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[35]
+	mi := &file_qpc_v1_event_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3002,7 +3086,7 @@ func (x *KeyPackagesTaken_Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyPackagesTaken_Package.ProtoReflect.Descriptor instead.
 func (*KeyPackagesTaken_Package) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29, 0}
 }
 
 func (x *KeyPackagesTaken_Package) GetDeviceKey() []byte {
@@ -3044,7 +3128,7 @@ type KeyPackagesExpired_Package struct {
 
 func (x *KeyPackagesExpired_Package) Reset() {
 	*x = KeyPackagesExpired_Package{}
-	mi := &file_qpc_v1_event_proto_msgTypes[36]
+	mi := &file_qpc_v1_event_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3056,7 +3140,7 @@ func (x *KeyPackagesExpired_Package) String() string {
 func (*KeyPackagesExpired_Package) ProtoMessage() {}
 
 func (x *KeyPackagesExpired_Package) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[36]
+	mi := &file_qpc_v1_event_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3069,7 +3153,7 @@ func (x *KeyPackagesExpired_Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyPackagesExpired_Package.ProtoReflect.Descriptor instead.
 func (*KeyPackagesExpired_Package) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{30, 0}
 }
 
 func (x *KeyPackagesExpired_Package) GetDeviceKey() []byte {
@@ -3105,7 +3189,7 @@ type KeyPackagesReleased_Package struct {
 
 func (x *KeyPackagesReleased_Package) Reset() {
 	*x = KeyPackagesReleased_Package{}
-	mi := &file_qpc_v1_event_proto_msgTypes[37]
+	mi := &file_qpc_v1_event_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3201,7 @@ func (x *KeyPackagesReleased_Package) String() string {
 func (*KeyPackagesReleased_Package) ProtoMessage() {}
 
 func (x *KeyPackagesReleased_Package) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[37]
+	mi := &file_qpc_v1_event_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3214,7 @@ func (x *KeyPackagesReleased_Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyPackagesReleased_Package.ProtoReflect.Descriptor instead.
 func (*KeyPackagesReleased_Package) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{31, 0}
 }
 
 func (x *KeyPackagesReleased_Package) GetAccountId() []byte {
@@ -3158,7 +3242,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\"\xc9\x13\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\"\x8f\x14\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -3186,7 +3270,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x10request_answered\x18  \x01(\v2\x17.qpc.v1.RequestAnsweredH\x00R\x0frequestAnswered\x128\n" +
 	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x128\n" +
 	"\freset_issued\x18) \x01(\v2\x13.qpc.v1.ResetIssuedH\x00R\vresetIssued\x12;\n" +
-	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12G\n" +
+	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12D\n" +
+	"\x10generation_begun\x18+ \x01(\v2\x17.qpc.v1.GenerationBegunH\x00R\x0fgenerationBegun\x12G\n" +
 	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegistered\x12Q\n" +
 	"\x15key_packages_uploaded\x18< \x01(\v2\x1b.qpc.v1.KeyPackagesUploadedH\x00R\x13keyPackagesUploaded\x12H\n" +
 	"\x12key_packages_taken\x18= \x01(\v2\x18.qpc.v1.KeyPackagesTakenH\x00R\x10keyPackagesTaken\x12N\n" +
@@ -3353,7 +3438,24 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x17\n" +
 	"\aold_key\x18\x02 \x01(\fR\x06oldKey\x12\x17\n" +
 	"\anew_key\x18\x03 \x01(\fR\x06newKey\x12D\n" +
-	"\x11revocation_labels\x18\x04 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\xa6\x02\n" +
+	"\x11revocation_labels\x18\x04 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\x8f\x01\n" +
+	"\vResetIssued\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
+	"\n" +
+	"token_hash\x18\x02 \x01(\fR\ttokenHash\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x03 \x01(\x04R\texpiresMs\x12#\n" +
+	"\x05actor\x18\x04 \x01(\v2\r.qpc.v1.ActorR\x05actor\"\x90\x02\n" +
+	"\fAccountReset\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12!\n" +
+	"\fidentity_key\x18\x02 \x01(\fR\videntityKey\x12,\n" +
+	"\x06opaque\x18\x03 \x01(\v2\x14.qpc.v1.OpaqueRecordR\x06opaque\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x04 \x01(\fR\tdeviceKey\x12+\n" +
+	"\x11registration_hash\x18\x05 \x01(\fR\x10registrationHash\x12D\n" +
+	"\x11revocation_labels\x18\x06 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\xa6\x02\n" +
 	"\x13KeyPackagesUploaded\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12?\n" +
@@ -3392,24 +3494,13 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
 	"\n" +
 	"package_id\x18\x02 \x01(\fR\tpackageId\x12\"\n" +
-	"\rkept_until_ms\x18\x03 \x01(\x04R\vkeptUntilMs\"\x8f\x01\n" +
-	"\vResetIssued\x12\x1d\n" +
+	"\rkept_until_ms\x18\x03 \x01(\x04R\vkeptUntilMs\"s\n" +
+	"\x0fGenerationBegun\x12\x1e\n" +
 	"\n" +
-	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
-	"\n" +
-	"token_hash\x18\x02 \x01(\fR\ttokenHash\x12\x1d\n" +
-	"\n" +
-	"expires_ms\x18\x03 \x01(\x04R\texpiresMs\x12#\n" +
-	"\x05actor\x18\x04 \x01(\v2\r.qpc.v1.ActorR\x05actor\"\x90\x02\n" +
-	"\fAccountReset\x12\x1d\n" +
-	"\n" +
-	"account_id\x18\x01 \x01(\fR\taccountId\x12!\n" +
-	"\fidentity_key\x18\x02 \x01(\fR\videntityKey\x12,\n" +
-	"\x06opaque\x18\x03 \x01(\v2\x14.qpc.v1.OpaqueRecordR\x06opaque\x12\x1d\n" +
-	"\n" +
-	"device_key\x18\x04 \x01(\fR\tdeviceKey\x12+\n" +
-	"\x11registration_hash\x18\x05 \x01(\fR\x10registrationHash\x12D\n" +
-	"\x11revocation_labels\x18\x06 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\xb0\x01\n" +
+	"generation\x18\x01 \x01(\rR\n" +
+	"generation\x12#\n" +
+	"\x05actor\x18\x02 \x01(\v2\r.qpc.v1.ActorR\x05actor\x12\x1b\n" +
+	"\tlost_note\x18\x03 \x01(\fR\blostNote\"\xb0\x01\n" +
 	"\x10DeviceRegistered\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
@@ -3431,7 +3522,7 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),            // 0: qpc.v1.SessionsEnded.Cause
 	(Actor_Way)(0),                      // 1: qpc.v1.Actor.Way
@@ -3461,26 +3552,27 @@ var file_qpc_v1_event_proto_goTypes = []any{
 	(*RoleChanged)(nil),                 // 25: qpc.v1.RoleChanged
 	(*KeyRevoked)(nil),                  // 26: qpc.v1.KeyRevoked
 	(*IdentityReplaced)(nil),            // 27: qpc.v1.IdentityReplaced
-	(*KeyPackagesUploaded)(nil),         // 28: qpc.v1.KeyPackagesUploaded
-	(*KeyPackagesTaken)(nil),            // 29: qpc.v1.KeyPackagesTaken
-	(*KeyPackagesExpired)(nil),          // 30: qpc.v1.KeyPackagesExpired
-	(*KeyPackagesReleased)(nil),         // 31: qpc.v1.KeyPackagesReleased
-	(*ResetIssued)(nil),                 // 32: qpc.v1.ResetIssued
-	(*AccountReset)(nil),                // 33: qpc.v1.AccountReset
-	(*DeviceRegistered)(nil),            // 34: qpc.v1.DeviceRegistered
-	(*MessageEnqueued_Target)(nil),      // 35: qpc.v1.MessageEnqueued.Target
-	(*KeyPackagesUploaded_Package)(nil), // 36: qpc.v1.KeyPackagesUploaded.Package
-	(*KeyPackagesTaken_Package)(nil),    // 37: qpc.v1.KeyPackagesTaken.Package
-	(*KeyPackagesExpired_Package)(nil),  // 38: qpc.v1.KeyPackagesExpired.Package
-	(*KeyPackagesReleased_Package)(nil), // 39: qpc.v1.KeyPackagesReleased.Package
-	(*ChannelCreated)(nil),              // 40: qpc.v1.ChannelCreated
-	(*ChannelMembersChanged)(nil),       // 41: qpc.v1.ChannelMembersChanged
-	(*ChannelMemberUpdated)(nil),        // 42: qpc.v1.ChannelMemberUpdated
-	(*ChannelUpdated)(nil),              // 43: qpc.v1.ChannelUpdated
-	(*ChannelEpochSet)(nil),             // 44: qpc.v1.ChannelEpochSet
-	(*ChannelRotationRequested)(nil),    // 45: qpc.v1.ChannelRotationRequested
-	(SessionScope)(0),                   // 46: qpc.v1.SessionScope
-	(Role)(0),                           // 47: qpc.v1.Role
+	(*ResetIssued)(nil),                 // 28: qpc.v1.ResetIssued
+	(*AccountReset)(nil),                // 29: qpc.v1.AccountReset
+	(*KeyPackagesUploaded)(nil),         // 30: qpc.v1.KeyPackagesUploaded
+	(*KeyPackagesTaken)(nil),            // 31: qpc.v1.KeyPackagesTaken
+	(*KeyPackagesExpired)(nil),          // 32: qpc.v1.KeyPackagesExpired
+	(*KeyPackagesReleased)(nil),         // 33: qpc.v1.KeyPackagesReleased
+	(*GenerationBegun)(nil),             // 34: qpc.v1.GenerationBegun
+	(*DeviceRegistered)(nil),            // 35: qpc.v1.DeviceRegistered
+	(*MessageEnqueued_Target)(nil),      // 36: qpc.v1.MessageEnqueued.Target
+	(*KeyPackagesUploaded_Package)(nil), // 37: qpc.v1.KeyPackagesUploaded.Package
+	(*KeyPackagesTaken_Package)(nil),    // 38: qpc.v1.KeyPackagesTaken.Package
+	(*KeyPackagesExpired_Package)(nil),  // 39: qpc.v1.KeyPackagesExpired.Package
+	(*KeyPackagesReleased_Package)(nil), // 40: qpc.v1.KeyPackagesReleased.Package
+	(*ChannelCreated)(nil),              // 41: qpc.v1.ChannelCreated
+	(*ChannelMembersChanged)(nil),       // 42: qpc.v1.ChannelMembersChanged
+	(*ChannelMemberUpdated)(nil),        // 43: qpc.v1.ChannelMemberUpdated
+	(*ChannelUpdated)(nil),              // 44: qpc.v1.ChannelUpdated
+	(*ChannelEpochSet)(nil),             // 45: qpc.v1.ChannelEpochSet
+	(*ChannelRotationRequested)(nil),    // 46: qpc.v1.ChannelRotationRequested
+	(SessionScope)(0),                   // 47: qpc.v1.SessionScope
+	(Role)(0),                           // 48: qpc.v1.Role
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -3504,45 +3596,47 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	22, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
 	23, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
 	25, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
-	32, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
-	33, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
-	34, // 23: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
-	28, // 24: qpc.v1.Event.key_packages_uploaded:type_name -> qpc.v1.KeyPackagesUploaded
-	29, // 25: qpc.v1.Event.key_packages_taken:type_name -> qpc.v1.KeyPackagesTaken
-	30, // 26: qpc.v1.Event.key_packages_expired:type_name -> qpc.v1.KeyPackagesExpired
-	31, // 27: qpc.v1.Event.key_packages_released:type_name -> qpc.v1.KeyPackagesReleased
-	40, // 28: qpc.v1.Event.channel_created:type_name -> qpc.v1.ChannelCreated
-	41, // 29: qpc.v1.Event.channel_members_changed:type_name -> qpc.v1.ChannelMembersChanged
-	42, // 30: qpc.v1.Event.channel_member_updated:type_name -> qpc.v1.ChannelMemberUpdated
-	43, // 31: qpc.v1.Event.channel_updated:type_name -> qpc.v1.ChannelUpdated
-	44, // 32: qpc.v1.Event.channel_epoch_set:type_name -> qpc.v1.ChannelEpochSet
-	15, // 33: qpc.v1.Event.channel_posted:type_name -> qpc.v1.ChannelPosted
-	45, // 34: qpc.v1.Event.channel_rotation_requested:type_name -> qpc.v1.ChannelRotationRequested
-	7,  // 35: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 36: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	7,  // 37: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	46, // 38: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 39: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	35, // 40: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	35, // 41: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	1,  // 42: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
-	47, // 43: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	24, // 44: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	24, // 45: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	9,  // 46: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	36, // 47: qpc.v1.KeyPackagesUploaded.packages:type_name -> qpc.v1.KeyPackagesUploaded.Package
-	37, // 48: qpc.v1.KeyPackagesTaken.packages:type_name -> qpc.v1.KeyPackagesTaken.Package
-	38, // 49: qpc.v1.KeyPackagesExpired.packages:type_name -> qpc.v1.KeyPackagesExpired.Package
-	39, // 50: qpc.v1.KeyPackagesReleased.packages:type_name -> qpc.v1.KeyPackagesReleased.Package
-	24, // 51: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
-	7,  // 52: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 53: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	9,  // 54: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	28, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
+	29, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
+	34, // 23: qpc.v1.Event.generation_begun:type_name -> qpc.v1.GenerationBegun
+	35, // 24: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
+	30, // 25: qpc.v1.Event.key_packages_uploaded:type_name -> qpc.v1.KeyPackagesUploaded
+	31, // 26: qpc.v1.Event.key_packages_taken:type_name -> qpc.v1.KeyPackagesTaken
+	32, // 27: qpc.v1.Event.key_packages_expired:type_name -> qpc.v1.KeyPackagesExpired
+	33, // 28: qpc.v1.Event.key_packages_released:type_name -> qpc.v1.KeyPackagesReleased
+	41, // 29: qpc.v1.Event.channel_created:type_name -> qpc.v1.ChannelCreated
+	42, // 30: qpc.v1.Event.channel_members_changed:type_name -> qpc.v1.ChannelMembersChanged
+	43, // 31: qpc.v1.Event.channel_member_updated:type_name -> qpc.v1.ChannelMemberUpdated
+	44, // 32: qpc.v1.Event.channel_updated:type_name -> qpc.v1.ChannelUpdated
+	45, // 33: qpc.v1.Event.channel_epoch_set:type_name -> qpc.v1.ChannelEpochSet
+	15, // 34: qpc.v1.Event.channel_posted:type_name -> qpc.v1.ChannelPosted
+	46, // 35: qpc.v1.Event.channel_rotation_requested:type_name -> qpc.v1.ChannelRotationRequested
+	7,  // 36: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 37: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	7,  // 38: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	47, // 39: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 40: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	36, // 41: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	36, // 42: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	1,  // 43: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
+	48, // 44: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	24, // 45: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	24, // 46: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	9,  // 47: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	24, // 48: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	7,  // 49: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	9,  // 50: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	37, // 51: qpc.v1.KeyPackagesUploaded.packages:type_name -> qpc.v1.KeyPackagesUploaded.Package
+	38, // 52: qpc.v1.KeyPackagesTaken.packages:type_name -> qpc.v1.KeyPackagesTaken.Package
+	39, // 53: qpc.v1.KeyPackagesExpired.packages:type_name -> qpc.v1.KeyPackagesExpired.Package
+	40, // 54: qpc.v1.KeyPackagesReleased.packages:type_name -> qpc.v1.KeyPackagesReleased.Package
+	24, // 55: qpc.v1.GenerationBegun.actor:type_name -> qpc.v1.Actor
+	9,  // 56: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -3576,6 +3670,7 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_RoleChanged)(nil),
 		(*Event_ResetIssued)(nil),
 		(*Event_AccountReset)(nil),
+		(*Event_GenerationBegun)(nil),
 		(*Event_DeviceRegistered)(nil),
 		(*Event_KeyPackagesUploaded)(nil),
 		(*Event_KeyPackagesTaken)(nil),
@@ -3595,7 +3690,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   38,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

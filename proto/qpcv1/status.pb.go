@@ -144,6 +144,7 @@ const (
 	Reason_NO_SUCH_USER        Reason = 52
 	Reason_NO_SUCH_KEY         Reason = 53
 	Reason_RESET_TOKEN_INVALID Reason = 55 // wrong, used, replaced or expired, or for another name
+	Reason_LOG_GENERATION      Reason = 56 // known_note is of an earlier generation of the log, whose end was lost
 	Reason_NO_SUCH_ENTRY       Reason = 54 // the log has no such leaf, size, resource or receipt
 	// Delivery (BadRequest, NotFound, RateLimited).
 	Reason_NO_DEVICE         Reason = 60 // the recipient has no active device
@@ -224,6 +225,7 @@ var (
 		52:  "NO_SUCH_USER",
 		53:  "NO_SUCH_KEY",
 		55:  "RESET_TOKEN_INVALID",
+		56:  "LOG_GENERATION",
 		54:  "NO_SUCH_ENTRY",
 		60:  "NO_DEVICE",
 		61:  "PAYLOAD_TOO_LARGE",
@@ -295,6 +297,7 @@ var (
 		"NO_SUCH_USER":         52,
 		"NO_SUCH_KEY":          53,
 		"RESET_TOKEN_INVALID":  55,
+		"LOG_GENERATION":       56,
 		"NO_SUCH_ENTRY":        54,
 		"NO_DEVICE":            60,
 		"PAYLOAD_TOO_LARGE":    61,
@@ -485,7 +488,7 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\vUnavailable\x10\t\x12\f\n" +
 	"\bInternal\x10\n" +
 	"\x12\x11\n" +
-	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\xbd\n" +
+	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\xd1\n" +
 	"\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -523,7 +526,8 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\x0fBUNDLE_REQUIRED\x103\x12\x10\n" +
 	"\fNO_SUCH_USER\x104\x12\x0f\n" +
 	"\vNO_SUCH_KEY\x105\x12\x17\n" +
-	"\x13RESET_TOKEN_INVALID\x107\x12\x11\n" +
+	"\x13RESET_TOKEN_INVALID\x107\x12\x12\n" +
+	"\x0eLOG_GENERATION\x108\x12\x11\n" +
 	"\rNO_SUCH_ENTRY\x106\x12\r\n" +
 	"\tNO_DEVICE\x10<\x12\x15\n" +
 	"\x11PAYLOAD_TOO_LARGE\x10=\x12\x0e\n" +

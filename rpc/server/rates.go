@@ -13,21 +13,20 @@ import (
 // rates are the budgets of the classes in the method table that are charged to
 // the caller alone: the account of a session, else the address prefix.
 var rates = map[pb.Rate_Class]budget{
-	pb.Rate_PROBE:           {burst: 60, interval: time.Second},
-	pb.Rate_REGISTER_START:  {burst: 30, interval: time.Hour / 30},
-	pb.Rate_REGISTER_FINISH: {burst: 6, interval: time.Hour / 6},
-	pb.Rate_RECEIVE:         {burst: 1_200, interval: time.Second / 50},
-	pb.Rate_KEY_UPLOAD:      {burst: 20, interval: time.Minute},
-	pb.Rate_KEY_FETCH:       {burst: 300, interval: time.Second / 2},
-	pb.Rate_RESOLVE:         {burst: 100, interval: 10 * time.Second},
-	pb.Rate_REVOKE:          {burst: 10, interval: time.Hour / 10},
-	pb.Rate_AUDIT:           {burst: 300, interval: time.Second / 5},
-	pb.Rate_DEVICE_CHANGE:   {burst: 20, interval: time.Minute},
-	pb.Rate_DEVICE_LIST:     {burst: 60, interval: time.Second},
-	pb.Rate_CHANNEL_CREATE:  {burst: 100, interval: 24 * time.Hour / 100},
-	pb.Rate_CHANNEL_CHANGE:  {burst: 120, interval: time.Second},
-	pb.Rate_CHANNEL_READ:    {burst: 300, interval: time.Second / 5},
-
+	pb.Rate_PROBE:              {burst: 60, interval: time.Second},
+	pb.Rate_REGISTER_START:     {burst: 30, interval: time.Hour / 30},
+	pb.Rate_REGISTER_FINISH:    {burst: 6, interval: time.Hour / 6},
+	pb.Rate_RECEIVE:            {burst: 1_200, interval: time.Second / 50},
+	pb.Rate_KEY_UPLOAD:         {burst: 20, interval: time.Minute},
+	pb.Rate_KEY_FETCH:          {burst: 300, interval: time.Second / 2},
+	pb.Rate_RESOLVE:            {burst: 100, interval: 10 * time.Second},
+	pb.Rate_REVOKE:             {burst: 10, interval: time.Hour / 10},
+	pb.Rate_AUDIT:              {burst: 300, interval: time.Second / 5},
+	pb.Rate_DEVICE_CHANGE:      {burst: 20, interval: time.Minute},
+	pb.Rate_DEVICE_LIST:        {burst: 60, interval: time.Second},
+	pb.Rate_CHANNEL_CREATE:     {burst: 100, interval: 24 * time.Hour / 100},
+	pb.Rate_CHANNEL_CHANGE:     {burst: 120, interval: time.Second},
+	pb.Rate_CHANNEL_READ:       {burst: 300, interval: time.Second / 5},
 	pb.Rate_KEY_PACKAGE_UPLOAD: {burst: 20, interval: time.Minute},
 	// Over all targets; keyPackageBudget is for each. A group of 1,000 can be begun.
 	pb.Rate_KEY_PACKAGE_FETCH: {burst: 1_000, interval: time.Second / 2},
@@ -58,9 +57,9 @@ const (
 	kindLoginName
 	kindLoginOwn
 	kindReceipt
+	kindTyping
 	kindPackagePair
 	kindPackageTarget
-	kindTyping
 )
 
 // spend charges a call to its buckets. Refusal: RateLimited RATE. Unknown names

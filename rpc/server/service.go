@@ -4,7 +4,6 @@ import (
 	"quicprochat/commands"
 	"quicprochat/commands/datadir"
 	"quicprochat/kt"
-	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc"
 	"quicprochat/rpc/auth"
 	"quicprochat/rpc/push"
@@ -51,11 +50,11 @@ func (s *service) published(p commands.Published) {
 			Channel: m.Channel, ChannelSeq: m.ChannelSeq, Welcome: m.Welcome}
 	}
 	s.hub.Publish(messages, p.Ended)
-	if len(p.Low) > 0 {
-		s.hub.Tell(p.Low, pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{KeyPackagesLow: true})
-	}
 	for _, change := range p.Members {
 		s.teller.note(change)
+	}
+	if len(p.Low) > 0 {
+		s.hub.LowOnKeyPackages(p.Low)
 	}
 }
 
