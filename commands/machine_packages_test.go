@@ -259,6 +259,29 @@ func (m *machine) drawUpload(t *rapid.T) *request {
 	}))
 }
 
+// stockUp uploads some KeyPackages of a person, so that there is something to take.
+func (m *machine) stockUp(t *rapid.T, name string) {
+	req := &pb.UploadKeyPackageRequest{RequestId: m.newID(time.Now())}
+	for _, s := range m.model.sessions {
+		if s.account == name {
+			req.SessionToken = s.token
+		}
+	}
+	r := &request{Message: req, packages: map[string]*modelPackage{}}
+	for range 3 {
+		p := m.newPackage(t, name+"/1")
+		r.packages[string(p.raw)] = p
+		req.KeyPackages = append(req.KeyPackages, p.raw)
+		for _, o := range r.packages {
+			if o != p && o.last && p.last && o.suite == p.suite {
+				r.wrong = pb.Reason_INVALID_FIELD
+			}
+		}
+	}
+	m.call(t, r)
+	m.compare(t) // learns the packages' ids
+}
+
 func (m *machine) newPackage(t *rapid.T, device string) *modelPackage {
 	m.counts["package"]++
 	made := sim.NewKeyPackage(m.public(device), rapid.SampledFrom([]uint16{1, 1, 3}).Draw(t, "suite"), fmt.Sprint("package ", m.counts["package"]), time.Now())

@@ -64,6 +64,7 @@ func TestServerAgainstModel(t *testing.T) {
 			m.answers = answers
 			m.join(rt, "alice")
 			m.join(rt, "bob")
+			m.stockUp(rt, "bob")
 			if rapid.IntRange(0, 3).Draw(rt, "alone") > 0 {
 				m.gather(rt)
 			}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,8 +20,8 @@ import (
 )
 
 // TestMLSGroup has three people run MLS groups over the real program: KeyPackages
-// of two suites go up and come down, a Welcome and its commit travel in one
-// decision, messages go to and fro, of two commits that race exactly one counts
+// of two suites go up and come down, a Welcome, its commit and the new members are
+// one decision of a channel, messages go to and fro, of two commits that race exactly one counts
 // for everybody, somebody is removed, and the server dies in the middle. In the
 // end those who are left are in the same epoch, by its authenticator.
 func TestMLSGroup(t *testing.T) {
@@ -76,28 +77,29 @@ func TestMLSGroup(t *testing.T) {
 	}
 
 	commit, _ := alice.stage(nil, carol)
-	alice.check(alice.post(ctx, commit, nil, []*mlsMember{alice, bob}, nil))
-	alice.catchUp(ctx)
+	win(ctx, alice, commit, nil, nil, []*mlsMember{carol})
 	bob.catchUp(ctx)
-	alice.check(alice.say(ctx, "carol is gone", members))
+	secret, err := alice.say(ctx, "carol is gone")
+	alice.check(err)
 	bob.catchUp(ctx)
 	if got := bob.read[len(bob.read)-1]; got != "alice: carol is gone" {
 		t.Errorf("bob read %q", got)
 	}
+	// She gets the commit that removes her, and nothing after it; it would not help.
 	page, err := carol.client.Fetch(ctx, &pb.FetchRequest{AfterSeq: &carol.seen})
 	carol.check(err)
-	if n := len(page.GetEnvelopes()); n != 1 || carol.receive(ctx, page.GetEnvelopes()[0].GetPayload()) == nil {
-		t.Errorf("carol has %d messages, and reads the last one though she was removed", n)
+	if n := len(page.GetEnvelopes()); n != 1 || !bytes.Equal(page.GetEnvelopes()[0].GetPayload(), commit) || carol.receive(ctx, secret) == nil {
+		t.Errorf("carol has %d messages, or reads on though she was removed", n)
 	}
+	carol.seen, carol.seq = page.GetEnvelopes()[0].GetSeq(), page.GetEnvelopes()[0].GetChannelSeq()
 	sameEpoch(t, members[:2])
 	if bytes.Equal(carol.group.EpochAuthenticator(), alice.group.EpochAuthenticator()) {
 		t.Error("carol is still in the epoch")
 	}
 
-	// Back again, with the KeyPackage that bob took.
-	commit, welcome := bob.stage(packages[:1])
-	carol.seen = page.GetEnvelopes()[0].GetSeq()
-	bob.check(bob.post(ctx, commit, welcome, members[:2], members[2:]))
+	// Back again, with the KeyPackage that alice took.
+	commit, welcome := alice.stage(packages[1:])
+	win(ctx, alice, commit, welcome, members[2:], nil)
 	for _, m := range members {
 		m.catchUp(ctx)
 	}
@@ -106,17 +108,28 @@ func TestMLSGroup(t *testing.T) {
 	stopCleanly(t, server)
 }
 
+// win posts a commit that nobody races.
+func win(ctx context.Context, m *mlsMember, commit, welcome []byte, join, leave []*mlsMember) {
+	m.t.Helper()
+	won, err := m.post(ctx, commit, welcome, join, leave)
+	m.check(err)
+	if !won {
+		m.t.Fatalf("%s: a commit without a rival lost", m.name)
+	}
+}
+
 // begin founds a group of the first member's and adds the others.
 func begin(ctx context.Context, t *testing.T, members []*mlsMember) {
 	t.Helper()
 	founder := members[0]
-	founder.found()
+	founder.found(ctx)
 	var add []*keypackages.KeyPackage
 	for _, m := range members[1:] {
 		add = append(add, founder.take(ctx, m.person))
+		m.channel = founder.channel
 	}
 	commit, welcome := founder.stage(add)
-	founder.check(founder.post(ctx, commit, welcome, members[:1], members[1:]))
+	win(ctx, founder, commit, welcome, members[1:], nil)
 	for _, m := range members {
 		m.catchUp(ctx)
 	}
@@ -127,7 +140,8 @@ func begin(ctx context.Context, t *testing.T, members []*mlsMember) {
 func talk(ctx context.Context, t *testing.T, members []*mlsMember, text string) {
 	t.Helper()
 	for _, m := range members {
-		m.check(m.say(ctx, text, members))
+		_, err := m.say(ctx, text)
+		m.check(err)
 	}
 	for _, m := range members {
 		before := len(m.read)
@@ -149,33 +163,29 @@ func talk(ctx context.Context, t *testing.T, members []*mlsMember, text string) 
 func race(ctx context.Context, t *testing.T, members []*mlsMember, meanwhile func()) {
 	t.Helper()
 	before := members[0].group.Epoch().AsUint64()
-	old, won := make([]int, len(members)), 0
+	var won atomic.Int64
 	var posts []func()
-	for i, m := range members {
-		old[i] = m.old
-		if i > 0 {
-			commit, _ := m.stage(nil)
-			won -= m.won
-			posts = append(posts, func() {
-				if err := m.post(ctx, commit, nil, members, nil); err != nil {
-					t.Errorf("%s: %v", m.name, err)
-				}
-			})
-		}
+	for _, m := range members[1:] {
+		commit, _ := m.stage(nil)
+		posts = append(posts, func() {
+			first, err := m.post(ctx, commit, nil, nil, nil)
+			if err != nil {
+				t.Errorf("%s: %v", m.name, err)
+			}
+			if first {
+				won.Add(1)
+			}
+		})
 	}
 	together(append(posts, meanwhile)...)
-	for i, m := range members {
+	if n := won.Load(); n != 1 {
+		t.Errorf("%d of two commits won", n)
+	}
+	for _, m := range members {
 		m.catchUp(ctx)
-		won += m.won
-		if m.old != old[i]+1 {
-			t.Errorf("%s found %d commits too late, want 1", m.name, m.old-old[i])
-		}
 		if epoch := m.group.Epoch().AsUint64(); epoch != before+1 {
 			t.Errorf("%s is in epoch %d, was in %d", m.name, epoch, before)
 		}
-	}
-	if won -= members[0].won; won != 1 {
-		t.Errorf("%d of two commits won", won)
 	}
 	sameEpoch(t, members)
 }

@@ -16,13 +16,13 @@ import (
 	"github.com/thomas-vilte/mls-go/treesync"
 
 	pb "quicprochat/proto/qpcv1"
+	"quicprochat/rpc/client"
 )
 
 // mlsMember is a person whose device is a member of an MLS group. The MLS is an
 // independent implementation's; what it needs of a Delivery Service is this
-// server's: KeyPackages, and one order of all commits. A commit goes to every
-// member in one decision, to its own sender too, so that all see the commits of an
-// epoch in the same order: the first one counts.
+// server's: KeyPackages, and a channel that puts all posts into one order and takes
+// one commit of each epoch.
 type mlsMember struct {
 	*person
 	t          *testing.T
@@ -31,13 +31,13 @@ type mlsMember struct {
 	signer     *ciphersuite.SignaturePrivateKey
 	waiting    []waitingPackage // KeyPackages that nobody used yet
 	group      *group.Group
-	// staged is the group as it will be if the commit that was sent wins.
-	staged *group.Group
-	commit []byte
+	// staged is the group as it will be if the commit that was made wins.
+	staged  *group.Group
+	channel []byte
 
-	seen     uint64   // queue number
-	read     []string // messages of others
-	won, old int      // own commits that counted, and commits that came too late
+	seen uint64   // queue number
+	seq  uint64   // channel_seq
+	read []string // messages of others
 }
 
 type waitingPackage struct {
@@ -109,9 +109,12 @@ func (m *mlsMember) take(ctx context.Context, of *person) *keypackages.KeyPackag
 	return taken
 }
 
-// found begins a group.
-func (m *mlsMember) found() {
+// found begins a group and its channel.
+func (m *mlsMember) found(ctx context.Context) {
 	m.t.Helper()
+	channel, err := m.client.CreateChannel(ctx, &pb.CreateChannelRequest{Name: []byte("sealed by the client")})
+	m.check(err)
+	m.channel = channel.GetChannelId()
 	id, err := group.NewGroupIDRandom()
 	m.check(err)
 	own := m.newPackage()
@@ -154,47 +157,53 @@ func (m *mlsMember) stage(add []*keypackages.KeyPackage, remove ...*mlsMember) (
 		message := framing.MLSMessage{Welcome: w.Marshal()}
 		welcome = message.Marshal()
 	}
-	m.staged, m.commit = g, commit
+	m.staged = g
 	return commit, welcome
 }
 
-// post sends a commit to all members and a Welcome to those who join, in one
-// decision of the server.
-func (m *mlsMember) post(ctx context.Context, commit, welcome []byte, members, joining []*mlsMember) error {
-	req := &pb.BatchEnqueueRequest{Atomic: true}
-	for _, to := range members {
-		req.Items = append(req.Items, &pb.BatchEnqueueRequest_Item{
-			Recipient: &pb.BatchEnqueueRequest_Item_RecipientKey{RecipientKey: to.public()}, Payload: commit,
-		})
+// post sends a commit, the Welcome of those who join, and what changes of the
+// channel's members, all in one decision. Whether it won is the server's to say.
+func (m *mlsMember) post(ctx context.Context, commit, welcome []byte, join, leave []*mlsMember) (won bool, err error) {
+	epoch := m.group.Epoch().AsUint64()
+	req := &pb.BatchEnqueueRequest{ChannelId: m.channel, ExpectedEpoch: &epoch, Payload: commit}
+	if len(join) > 0 {
+		w := &pb.Welcome{Payload: welcome}
+		for _, to := range join {
+			w.RecipientKeys = append(w.RecipientKeys, to.public())
+			req.AddMembers = append(req.AddMembers, to.public())
+		}
+		req.Welcomes = append(req.Welcomes, w)
 	}
-	for _, to := range joining {
-		req.Items = append(req.Items, &pb.BatchEnqueueRequest_Item{
-			Recipient: &pb.BatchEnqueueRequest_Item_RecipientKey{RecipientKey: to.public()}, Payload: welcome,
-		})
+	for _, gone := range leave {
+		req.RemoveMembers = append(req.RemoveMembers, gone.public())
 	}
-	_, err := m.client.BatchEnqueue(ctx, req)
-	return err
+	resp, err := m.client.BatchEnqueue(ctx, req)
+	var refused *client.StatusError
+	switch {
+	case errors.As(err, &refused) && refused.Detail.GetReason() == pb.Reason_STALE_EPOCH:
+		m.staged = nil
+		if now := refused.Detail.GetCurrentEpoch(); now != epoch+1 {
+			return false, fmt.Errorf("a commit of epoch %d was too late for epoch %d", epoch, now)
+		}
+		return false, nil
+	case err != nil:
+		return false, err
+	case resp.GetEpoch() != epoch+1 || resp.GetChannelSeq() <= m.seq:
+		return false, fmt.Errorf("a commit of epoch %d led to epoch %d, place %d after %d", epoch, resp.GetEpoch(), resp.GetChannelSeq(), m.seq)
+	}
+	m.group, m.staged = m.staged, nil
+	return true, nil
 }
 
 // say sends a message to the other members.
-func (m *mlsMember) say(ctx context.Context, text string, members []*mlsMember) error {
+func (m *mlsMember) say(ctx context.Context, text string) (payload []byte, err error) {
 	private, err := m.group.SendMessage([]byte(text), m.signer)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	payload := framing.NewMLSMessagePrivate(private).Marshal()
-	for _, to := range members {
-		if to == m {
-			continue
-		}
-		_, err := m.client.Enqueue(ctx, &pb.EnqueueRequest{
-			Recipient: &pb.EnqueueRequest_RecipientKey{RecipientKey: to.public()}, Payload: payload,
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	payload = framing.NewMLSMessagePrivate(private).Marshal()
+	_, err = m.client.BatchEnqueue(ctx, &pb.BatchEnqueueRequest{ChannelId: m.channel, Payload: payload})
+	return payload, err
 }
 
 // catchUp reads the queue to its end.
@@ -204,7 +213,7 @@ func (m *mlsMember) catchUp(ctx context.Context) {
 		page, err := m.client.Fetch(ctx, &pb.FetchRequest{AfterSeq: &m.seen})
 		m.check(err)
 		for _, e := range page.GetEnvelopes() {
-			if err := m.receive(ctx, e.GetPayload()); err != nil {
+			if err := m.accept(ctx, e); err != nil {
 				m.t.Fatalf("%s, message %d: %v", m.name, e.GetSeq(), err)
 			}
 			m.seen = e.GetSeq()
@@ -213,6 +222,18 @@ func (m *mlsMember) catchUp(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// accept checks a message's place in the channel's order before it is read.
+func (m *mlsMember) accept(ctx context.Context, e *pb.Envelope) error {
+	if e.GetControl() != nil {
+		return nil
+	}
+	if !bytes.Equal(e.GetChannelId(), m.channel) || e.GetChannelSeq() <= m.seq {
+		return fmt.Errorf("place %d of channel %x after %d of %x", e.GetChannelSeq(), e.GetChannelId(), m.seq, m.channel)
+	}
+	m.seq = e.GetChannelSeq()
+	return m.receive(ctx, e.GetPayload())
 }
 
 // receive does what an MLS client does with a message.
@@ -225,7 +246,7 @@ func (m *mlsMember) receive(ctx context.Context, payload []byte) error {
 		return m.join(ctx, message.Welcome)
 	}
 	if public, ok := message.AsPublic(); ok {
-		return m.receiveCommit(public, payload)
+		return m.receiveCommit(public)
 	}
 	private, ok := message.AsPrivate()
 	if !ok {
@@ -261,19 +282,8 @@ func (m *mlsMember) join(ctx context.Context, data []byte) error {
 	return fmt.Errorf("no waiting KeyPackage fits the Welcome: %w", err)
 }
 
-// receiveCommit goes to the next epoch with the first commit of this one; later
-// ones are for an epoch that is over.
-func (m *mlsMember) receiveCommit(public *framing.PublicMessage, payload []byte) error {
-	epoch := m.group.Epoch().AsUint64()
-	switch {
-	case public.Content.Epoch < epoch:
-		m.old++
-		return nil
-	case m.staged != nil && bytes.Equal(payload, m.commit):
-		m.won++
-		m.group, m.staged = m.staged, nil
-		return nil
-	}
+// receiveCommit goes to the next epoch with somebody else's commit.
+func (m *mlsMember) receiveCommit(public *framing.PublicMessage) error {
 	m.staged = nil
 	context := m.group.GroupContext().Marshal()
 	if err := public.VerifyMembershipTagWithContext(m.suite, m.group.EpochSecrets().MembershipKey, context); err != nil {

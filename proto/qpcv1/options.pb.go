@@ -198,7 +198,8 @@ const (
 	Rate_KEY_PACKAGE_UPLOAD Rate_Class = 16
 	// FetchKeyPackage: for (requester, target) 6 burst, 1 per 10 min, and 100 per
 	// hour for the target; beyond it a last resort instead of a KeyPackage for one
-	// use, or a refusal where there is none.
+	// use, or a refusal where there is none. Over all targets 1,000 burst, 2 per
+	// second.
 	Rate_KEY_PACKAGE_FETCH Rate_Class = 17
 	// RegisterDevice and RevokeDevice.
 	Rate_DEVICE_CHANGE Rate_Class = 13

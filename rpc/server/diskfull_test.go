@@ -69,6 +69,8 @@ func TestDiskFull(t *testing.T) {
 			Recipient: &pb.BatchEnqueueRequest_Item_RecipientKey{RecipientKey: public(alice.identity)}, Payload: []byte("x"),
 		}}},
 		"UploadHybridKey":      &pb.UploadHybridKeyRequest{SessionToken: alice.token, RequestId: newRequestID(), Keyset: hybridKeySet(alice, registered.Keyset)},
+		"UploadKeyPackage":     alice.keyPackages("full"),
+		"FetchKeyPackage":      alice.fetchPackage(lost),
 		"OpaqueRegisterFinish": registration,
 		"CreateChannel":        &pb.CreateChannelRequest{SessionToken: alice.token, RequestId: newRequestID()},
 		"RotateKeys":           &pb.RotateKeysRequest{SessionToken: alice.token, RequestId: newRequestID(), ChannelId: channels[0]},
