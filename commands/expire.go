@@ -23,6 +23,7 @@ var expiries = []func(*Tx) (more bool, err error){
 	expireSessions,
 	expireReceipts,
 	expireBans,
+	expireChannelBans,
 }
 
 // expireMessages removes messages whose time to live ended.

@@ -118,6 +118,9 @@ type Event struct {
 	//	*Event_BansExpired
 	//	*Event_MessageReported
 	//	*Event_ReportResolved
+	//	*Event_ChannelUserBanned
+	//	*Event_ChannelUserUnbanned
+	//	*Event_ChannelBansExpired
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -489,6 +492,33 @@ func (x *Event) GetReportResolved() *ReportResolved {
 	return nil
 }
 
+func (x *Event) GetChannelUserBanned() *ChannelUserBanned {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelUserBanned); ok {
+			return x.ChannelUserBanned
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelUserUnbanned() *ChannelUserUnbanned {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelUserUnbanned); ok {
+			return x.ChannelUserUnbanned
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetChannelBansExpired() *ChannelBansExpired {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChannelBansExpired); ok {
+			return x.ChannelBansExpired
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -633,6 +663,18 @@ type Event_ReportResolved struct {
 	ReportResolved *ReportResolved `protobuf:"bytes,84,opt,name=report_resolved,json=reportResolved,proto3,oneof"`
 }
 
+type Event_ChannelUserBanned struct {
+	ChannelUserBanned *ChannelUserBanned `protobuf:"bytes,85,opt,name=channel_user_banned,json=channelUserBanned,proto3,oneof"`
+}
+
+type Event_ChannelUserUnbanned struct {
+	ChannelUserUnbanned *ChannelUserUnbanned `protobuf:"bytes,86,opt,name=channel_user_unbanned,json=channelUserUnbanned,proto3,oneof"`
+}
+
+type Event_ChannelBansExpired struct {
+	ChannelBansExpired *ChannelBansExpired `protobuf:"bytes,87,opt,name=channel_bans_expired,json=channelBansExpired,proto3,oneof"`
+}
+
 func (*Event_ServerConfigured) isEvent_Body() {}
 
 func (*Event_KeyTransparencyEntry) isEvent_Body() {}
@@ -702,6 +744,12 @@ func (*Event_BansExpired) isEvent_Body() {}
 func (*Event_MessageReported) isEvent_Body() {}
 
 func (*Event_ReportResolved) isEvent_Body() {}
+
+func (*Event_ChannelUserBanned) isEvent_Body() {}
+
+func (*Event_ChannelUserUnbanned) isEvent_Body() {}
+
+func (*Event_ChannelBansExpired) isEvent_Body() {}
 
 // Receipt makes a mutation safe to retry: the same request_id gets the same
 // outcome, another body under it is refused.
@@ -2584,7 +2632,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/actor.proto\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\x1a\x17qpc/v1/moderation.proto\"\xc0\x13\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/actor.proto\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\x1a\x17qpc/v1/moderation.proto\"\xb0\x15\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -2626,7 +2674,10 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\ruser_unbanned\x18Q \x01(\v2\x14.qpc.v1.UserUnbannedH\x00R\fuserUnbanned\x128\n" +
 	"\fbans_expired\x18R \x01(\v2\x13.qpc.v1.BansExpiredH\x00R\vbansExpired\x12D\n" +
 	"\x10message_reported\x18S \x01(\v2\x17.qpc.v1.MessageReportedH\x00R\x0fmessageReported\x12A\n" +
-	"\x0freport_resolved\x18T \x01(\v2\x16.qpc.v1.ReportResolvedH\x00R\x0ereportResolvedB\x06\n" +
+	"\x0freport_resolved\x18T \x01(\v2\x16.qpc.v1.ReportResolvedH\x00R\x0ereportResolved\x12K\n" +
+	"\x13channel_user_banned\x18U \x01(\v2\x19.qpc.v1.ChannelUserBannedH\x00R\x11channelUserBanned\x12Q\n" +
+	"\x15channel_user_unbanned\x18V \x01(\v2\x1b.qpc.v1.ChannelUserUnbannedH\x00R\x13channelUserUnbanned\x12N\n" +
+	"\x14channel_bans_expired\x18W \x01(\v2\x1a.qpc.v1.ChannelBansExpiredH\x00R\x12channelBansExpiredB\x06\n" +
 	"\x04body\"\x95\x01\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\fR\x06caller\x12\x16\n" +
@@ -2853,9 +2904,12 @@ var file_qpc_v1_event_proto_goTypes = []any{
 	(*BansExpired)(nil),              // 38: qpc.v1.BansExpired
 	(*MessageReported)(nil),          // 39: qpc.v1.MessageReported
 	(*ReportResolved)(nil),           // 40: qpc.v1.ReportResolved
-	(SessionScope)(0),                // 41: qpc.v1.SessionScope
-	(Role)(0),                        // 42: qpc.v1.Role
-	(*Actor)(nil),                    // 43: qpc.v1.Actor
+	(*ChannelUserBanned)(nil),        // 41: qpc.v1.ChannelUserBanned
+	(*ChannelUserUnbanned)(nil),      // 42: qpc.v1.ChannelUserUnbanned
+	(*ChannelBansExpired)(nil),       // 43: qpc.v1.ChannelBansExpired
+	(SessionScope)(0),                // 44: qpc.v1.SessionScope
+	(Role)(0),                        // 45: qpc.v1.Role
+	(*Actor)(nil),                    // 46: qpc.v1.Actor
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	2,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -2894,26 +2948,29 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	38, // 33: qpc.v1.Event.bans_expired:type_name -> qpc.v1.BansExpired
 	39, // 34: qpc.v1.Event.message_reported:type_name -> qpc.v1.MessageReported
 	40, // 35: qpc.v1.Event.report_resolved:type_name -> qpc.v1.ReportResolved
-	6,  // 36: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	8,  // 37: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	6,  // 38: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	41, // 39: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 40: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	29, // 41: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	29, // 42: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	42, // 43: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	43, // 44: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	43, // 45: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	8,  // 46: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	43, // 47: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
-	6,  // 48: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
-	8,  // 49: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	8,  // 50: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	41, // 36: qpc.v1.Event.channel_user_banned:type_name -> qpc.v1.ChannelUserBanned
+	42, // 37: qpc.v1.Event.channel_user_unbanned:type_name -> qpc.v1.ChannelUserUnbanned
+	43, // 38: qpc.v1.Event.channel_bans_expired:type_name -> qpc.v1.ChannelBansExpired
+	6,  // 39: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	8,  // 40: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	6,  // 41: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	44, // 42: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 43: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	29, // 44: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	29, // 45: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	45, // 46: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	46, // 47: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	46, // 48: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	8,  // 49: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	46, // 50: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	6,  // 51: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	8,  // 52: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	8,  // 53: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -2962,6 +3019,9 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_BansExpired)(nil),
 		(*Event_MessageReported)(nil),
 		(*Event_ReportResolved)(nil),
+		(*Event_ChannelUserBanned)(nil),
+		(*Event_ChannelUserUnbanned)(nil),
+		(*Event_ChannelBansExpired)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

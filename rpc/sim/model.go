@@ -172,6 +172,12 @@ func (m *Model) body(ev *pb.Event) error {
 		return m.report(b.MessageReported)
 	case *pb.Event_ReportResolved:
 		return m.resolve(b.ReportResolved)
+	case *pb.Event_ChannelUserBanned:
+		return m.banFromChannel(b.ChannelUserBanned)
+	case *pb.Event_ChannelUserUnbanned:
+		return m.unbanFromChannel(b.ChannelUserUnbanned)
+	case *pb.Event_ChannelBansExpired:
+		return m.expireChannelBans(b.ChannelBansExpired)
 	case *pb.Event_ResetIssued:
 		return m.issueReset(b.ResetIssued)
 	case *pb.Event_AccountReset:
