@@ -2,7 +2,7 @@
 BIN     := bin
 GOFLAGS := -trimpath -buildvcs=true
 
-.PHONY: build test worlds race lint generate docs fuzz clean
+.PHONY: build test worlds power faults rot race lint generate docs fuzz clean
 
 build: ## the binaries, static, into bin/
 	CGO_ENABLED=0 go build $(GOFLAGS) -o $(BIN)/ ./cmd/...
@@ -12,6 +12,15 @@ test: ## what README and .ci/run call first
 
 worlds: ## N simulated worlds of a whole server
 	QPC_WORLDS=$(or $(N),1000) go test -count=1 -timeout 0 -v -run '^TestWorlds$$' ./rpc/sim
+
+power: ## N losses of power in a scripted run of a whole server
+	QPC_FAULTS=$(or $(N),1000) go test -count=1 -timeout 0 -v -run '^TestPowerLossAtAnyOperation$$' ./rpc/sim
+
+faults: ## N failing file operations of each kind in the same run; every one without N
+	QPC_FAULTS=$(or $(N),1000000) go test -count=1 -timeout 0 -v -run '^TestEveryFileOperationFails$$' ./rpc/sim
+
+rot: ## N flipped bits in each file that the run leaves, and torn tails
+	QPC_FAULTS=$(or $(N),40) go test -count=1 -timeout 0 -v -run '^TestRottenFiles$$' ./rpc/sim
 
 race: ## the same tests, smaller counts, with the race detector
 	QPC_TEST_SCALE=race go test -race ./...

@@ -159,6 +159,36 @@ func TestImportsPointDown(t *testing.T) {
 	}
 }
 
+// testOnly are modules that no program may link, however deep: only tests use
+// them.
+var testOnly = map[string]string{
+	"github.com/thomas-vilte/mls-go":    "the server never takes part in a group; MLS clients are what it is tested with",
+	"github.com/anishathalye/porcupine": "it judges histories of tests",
+	"pgregory.net/rapid":                "it draws the cases of tests",
+	"go.uber.org/goleak":                "it watches tests",
+	"github.com/google/go-cmp":          "it compares values in tests",
+}
+
+func TestProgramsLinkNoTestModules(t *testing.T) {
+	programs := 0
+	for name, p := range listPackages(t) {
+		if !strings.HasPrefix(name, "cmd/") {
+			continue
+		}
+		programs++
+		for _, dependency := range p.Deps {
+			for banned, reason := range testOnly {
+				if dependency == banned || strings.HasPrefix(dependency, banned+"/") {
+					t.Errorf("%s links %s: banned, because %s", name, dependency, reason)
+				}
+			}
+		}
+	}
+	if programs < 3 {
+		t.Fatalf("only %d programs were checked", programs)
+	}
+}
+
 // sourceFiles lists the module's Go files outside of tests and generated code.
 func sourceFiles(t *testing.T, tests bool) []string {
 	t.Helper()

@@ -89,7 +89,7 @@ func (e *Engine) publishGroup(g *group) {
 	for _, c := range g.calls {
 		c.release()
 	}
-	if len(g.news.Messages)+len(g.news.Ended)+len(g.news.Members) > 0 {
+	if len(g.news.Messages)+len(g.news.Ended)+len(g.news.Members)+len(g.news.Low) > 0 {
 		for _, hook := range *e.hooks.Load() {
 			hook(g.news)
 		}

@@ -264,7 +264,7 @@ func (e *Engine) messageIndex(view projections.Reader, device projections.Key, m
 		if !known {
 			continue
 		}
-		const most = MaxBatchItems * (1 + MaxDevices)
+		const most = 2 * MaxBatchItems * (1 + MaxDevices) // a post and its Welcomes
 		first := receipt.Index - min(receipt.Index, most)
 		err = e.log.Iterate(first, receipt.Index+1, func(i uint64, r log.Record) error {
 			if len(r.Event) == 0 || kt.Class(r.Leaf[0]) != kt.ClassOpaque {
@@ -274,7 +274,7 @@ func (e *Engine) messageIndex(view projections.Reader, device projections.Key, m
 			if err != nil {
 				return err
 			}
-			if string(event.GetMessageEnqueued().GetMessageId()) == string(m.GetMessageId()) {
+			if string(sentIn(event)) == string(m.GetMessageId()) {
 				index, found = i, true
 				return errFound
 			}
@@ -285,6 +285,14 @@ func (e *Engine) messageIndex(view projections.Reader, device projections.Key, m
 		}
 	}
 	return 0, false, nil
+}
+
+// sentIn is the id of the message that an event put into queues; nil: none.
+func sentIn(event *pb.Event) []byte {
+	if post := event.GetChannelPosted(); post != nil {
+		return post.GetMessageId()
+	}
+	return event.GetMessageEnqueued().GetMessageId()
 }
 
 // errFound ends an iteration.
@@ -317,6 +325,20 @@ func actingAccount(view projections.Reader, event *pb.Event) (account projection
 		return id16(body.IdentityReplaced.GetAccountId()), true, nil
 	case *pb.Event_MessageEnqueued:
 		return id16(body.MessageEnqueued.GetSenderId()), true, nil
+	case *pb.Event_ChannelCreated:
+		return id16(body.ChannelCreated.GetCreatorId()), true, nil
+	case *pb.Event_ChannelMembersChanged:
+		return id16(body.ChannelMembersChanged.GetActorId()), true, nil
+	case *pb.Event_ChannelMemberUpdated:
+		return id16(body.ChannelMemberUpdated.GetAccountId()), true, nil
+	case *pb.Event_ChannelUpdated:
+		return id16(body.ChannelUpdated.GetActorId()), true, nil
+	case *pb.Event_ChannelEpochSet:
+		return id16(body.ChannelEpochSet.GetActorId()), true, nil
+	case *pb.Event_ChannelPosted:
+		return id16(body.ChannelPosted.GetSenderId()), true, nil
+	case *pb.Event_ChannelRotationRequested:
+		return id16(body.ChannelRotationRequested.GetActorId()), true, nil
 	case *pb.Event_MessagesDrained:
 		return byKey(body.MessagesDrained.GetDeviceKey())
 	case *pb.Event_MessagesConfirmed:

@@ -200,6 +200,7 @@ type Published struct {
 	Messages []NewMessage
 	Ended    []projections.Hash // token hashes of sessions that ended
 	Members  []MembersChanged
+	Low      []projections.Key // devices that should upload KeyPackages
 }
 
 // MembersChanged tells who came into a channel and who left it.

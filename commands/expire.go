@@ -22,6 +22,8 @@ var expiries = []func(*Tx) (more bool, err error){
 	releaseDrained,
 	expireSessions,
 	expireReceipts,
+	expireKeyPackages,
+	releaseKeyPackages,
 	expireBans,
 	expireChannelBans,
 }
@@ -82,6 +84,42 @@ func expireReceipts(tx *Tx) (more bool, err error) {
 	return false, tx.Emit(&pb.Event{Body: &pb.Event_ReceiptsExpired{
 		ReceiptsExpired: &pb.ReceiptsExpired{BeforeMs: before},
 	}})
+}
+
+// expireKeyPackages forgets KeyPackages whose lifetime is over, those that were
+// used up too.
+func expireKeyPackages(tx *Tx) (more bool, err error) {
+	packages, err := projections.ExpiredKeyPackages(tx.View(), tx.Now(), expiryLimit)
+	if err != nil || len(packages) == 0 {
+		return false, err
+	}
+	expired := &pb.KeyPackagesExpired{}
+	for i := range packages {
+		p := &packages[i]
+		expired.Packages = append(expired.Packages, &pb.KeyPackagesExpired_Package{
+			DeviceKey: p.Device[:], Sha256: p.Hash[:], ExpiresMs: p.ExpiresMS,
+		})
+	}
+	err = tx.Emit(&pb.Event{Body: &pb.Event_KeyPackagesExpired{KeyPackagesExpired: expired}})
+	return len(packages) >= expiryLimit, err
+}
+
+// releaseKeyPackages drops the bytes of used KeyPackages once no repetition of a
+// call can ask for them.
+func releaseKeyPackages(tx *Tx) (more bool, err error) {
+	packages, err := projections.KeptKeyPackages(tx.View(), tx.Now(), expiryLimit)
+	if err != nil || len(packages) == 0 {
+		return false, err
+	}
+	released := &pb.KeyPackagesReleased{}
+	for i := range packages {
+		p := &packages[i]
+		released.Packages = append(released.Packages, &pb.KeyPackagesReleased_Package{
+			AccountId: p.Account[:], PackageId: p.ID[:], KeptUntilMs: p.UntilMS,
+		})
+	}
+	err = tx.Emit(&pb.Event{Body: &pb.Event_KeyPackagesReleased{KeyPackagesReleased: released}})
+	return len(packages) >= expiryLimit, err
 }
 
 // recordSnapshot records a snapshot that was written.

@@ -44,7 +44,7 @@ func (g *group) reset() {
 		calls:  g.calls[:0],
 		viewed: g.viewed,
 		head:   g.head[:0],
-		news:   Published{Messages: g.news.Messages[:0], Ended: g.news.Ended[:0], Members: g.news.Members[:0]},
+		news:   Published{Messages: g.news.Messages[:0], Ended: g.news.Ended[:0], Members: g.news.Members[:0], Low: g.news.Low[:0]},
 	}
 }
 
@@ -147,6 +147,10 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 		for i := range sessions {
 			g.news.Ended = append(g.news.Ended, sessions[i].TokenHash)
 		}
+	case *pb.Event_KeyPackagesTaken:
+		var err error
+		g.news.Low, err = ownersOfLow(g.views(w), body.KeyPackagesTaken, ev.GetTimeMs(), g.news.Low)
+		return err
 	case *pb.Event_PasswordChanged:
 		sessions, err := projections.SessionsOf(g.views(w), id16(body.PasswordChanged.GetAccountId()))
 		if err != nil {

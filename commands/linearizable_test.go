@@ -86,6 +86,18 @@ func play(t *testing.T, seed uint64, d disturbance, fault func(h *history, next 
 		}
 		clients[i] = c
 	}
+	var runs []func()
+	for _, c := range clients {
+		runs = append(runs, c.run)
+	}
+	h.through(d, seed, runs)
+	h.lookAtAll()
+	return h
+}
+
+// through lets clients call, has something happen in the middle, and lets them
+// go on until they are done.
+func (h *history) through(d disturbance, seed uint64, clients []func()) {
 	switch d {
 	case restarted:
 		after := h.rng.Int64N(80)
@@ -113,16 +125,14 @@ func play(t *testing.T, seed uint64, d disturbance, fault func(h *history, next 
 		h.dead = false
 	}
 	h.together(clients, func(over <-chan struct{}) { <-over })
-	h.lookAtAll()
-	return h
 }
 
 // together lets clients call until they are done or the server is gone, and does
 // something meanwhile.
-func (h *history) together(clients []*client, meanwhile func(over <-chan struct{})) {
+func (h *history) together(clients []func(), meanwhile func(over <-chan struct{})) {
 	var all sync.WaitGroup
-	for _, c := range clients {
-		all.Go(c.run)
+	for _, run := range clients {
+		all.Go(run)
 	}
 	over := make(chan struct{})
 	go func() {

@@ -27,7 +27,8 @@ type oracle struct {
 	// receipts and payloads are those that were there at the last look.
 	receipts map[receiptName]bool
 	payloads map[*modelMessage]bool
-	compared map[*modelMessage]bool // huge payloads that were read once
+	compared map[*modelMessage]bool            // huge payloads that were read once
+	packages map[projections.ID]projections.ID // KeyPackages seen, with their account
 }
 
 // seenHead is a HEAD of the log.
@@ -43,6 +44,7 @@ func newOracle(w *world) *oracle {
 // forget has the oracle expect another log.
 func (o *oracle) forget(w *world) {
 	o.receipts, o.payloads, o.compared = map[receiptName]bool{}, map[*modelMessage]bool{}, map[*modelMessage]bool{}
+	o.packages = map[projections.ID]projections.ID{}
 	o.close(w)
 	o.open(w)
 }
@@ -135,6 +137,7 @@ func (m *machine) compare(t *rapid.T) {
 		m.compareQueue(t, view.Reader, device, m.model.queues[device])
 	}
 	m.comparePayloads(t)
+	m.comparePackages(t, view.Reader)
 	m.compareReceipts(t, view.Reader)
 }
 

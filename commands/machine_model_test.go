@@ -23,7 +23,8 @@ type serverModel struct {
 	sessions []*modelSession          // those that did not end
 	queues   map[projections.Key]*deviceQueue
 	receipts map[receiptName]*modelReceipt
-	channels []*modelChannel // in the order they were made
+	channels []*modelChannel                   // in the order they were made
+	shelves  map[projections.Key]*packageShelf // KeyPackages by device
 }
 
 const (
@@ -99,6 +100,7 @@ func newServerModel(quotas bool) *serverModel {
 	return &serverModel{
 		quotas: quotas, events: 1, accounts: map[string]*modelAccount{},
 		queues: map[projections.Key]*deviceQueue{}, receipts: map[receiptName]*modelReceipt{},
+		shelves: map[projections.Key]*packageShelf{},
 	}
 }
 
@@ -124,6 +126,9 @@ func (m *serverModel) clone() *serverModel {
 	}
 	for _, channel := range m.channels {
 		c.channels = append(c.channels, channel.clone())
+	}
+	for device, s := range m.shelves {
+		c.shelves[device] = s.clone()
 	}
 	return c
 }
@@ -221,6 +226,10 @@ func (m *serverModel) decide(r *request, s *modelSession, now uint64) prediction
 		return m.register(r, req, now)
 	case *pb.OpaqueLoginFinishRequest:
 		return m.login(r, req, now)
+	case *pb.UploadKeyPackageRequest:
+		return m.uploadKeyPackages(r, req, s, now)
+	case *pb.FetchKeyPackageRequest:
+		return m.fetchKeyPackage(r, req, s, now)
 	case *pb.UploadHybridKeyRequest:
 		return m.uploadHybridKey(req, s, now)
 	case *pb.FetchHybridKeyRequest:

@@ -147,6 +147,11 @@ func (m *serverModel) place(devices []projections.Key, message *modelMessage, ba
 	return len(into)
 }
 
+// rarelyWithout draws whether a call about a channel is made although there is none.
+func (m *machine) rarelyWithout(t *rapid.T) bool {
+	return len(m.model.channels) > 0 || rapid.IntRange(0, 19).Draw(t, "without a channel") == 0
+}
+
 // drawChannel is the id of a channel: mostly one that the session's person is in,
 // rarely none.
 func (m *machine) drawChannel(t *rapid.T, session []byte) []byte {
@@ -204,6 +209,9 @@ func (m *machine) drawCreateChannel(t *rapid.T) *request {
 
 // drawMembers adds or removes somebody, or asks for a rotation or the list.
 func (m *machine) drawMembers(t *rapid.T) *request {
+	if !m.rarelyWithout(t) {
+		return nil
+	}
 	session := m.drawSession(t)
 	channel := m.drawChannel(t, session)
 	switch rapid.IntRange(0, 3).Draw(t, "what") {
@@ -218,6 +226,9 @@ func (m *machine) drawMembers(t *rapid.T) *request {
 }
 
 func (m *machine) drawUpdate(t *rapid.T) *request {
+	if !m.rarelyWithout(t) {
+		return nil
+	}
 	session := m.drawSession(t)
 	req := &pb.UpdateGroupMetadataRequest{SessionToken: session, ChannelId: m.drawChannel(t, session)}
 	for _, c := range m.model.channels {
@@ -255,6 +266,9 @@ func (m *machine) drawUpdate(t *rapid.T) *request {
 // drawPost is an application post, or a commit of the epoch or of one beside it,
 // with or without changes of members and Welcomes.
 func (m *machine) drawPost(t *rapid.T) *request {
+	if !m.rarelyWithout(t) {
+		return nil
+	}
 	session := m.drawSession(t)
 	req := &pb.BatchEnqueueRequest{
 		SessionToken: session, ChannelId: m.drawChannel(t, session), Payload: m.drawPayload(t), TtlS: lifetimes.Draw(t, "ttl"),

@@ -357,6 +357,7 @@ func (m *serverModel) housekeeping(now uint64) {
 	if len(m.receipts) < receipts {
 		m.events++
 	}
+	m.keepPackages(now)
 }
 
 // expireDue removes what expired and looks when to come again.

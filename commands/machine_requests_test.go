@@ -26,6 +26,10 @@ type request struct {
 	// wrong is why the request is refused whatever the server knows; 0 = it is
 	// well-formed.
 	wrong pb.Reason
+	// packages are what an upload is of; spent is what the limiters say of a
+	// FetchKeyPackage.
+	packages map[string]*modelPackage
+	spent    bool
 }
 
 // tokenOf is the session token of a request.
@@ -363,6 +367,7 @@ func (m *machine) drawLookup(t *rapid.T) *request {
 func (m *machine) deliver(r *request) (proto.Message, error) {
 	method, _ := rpc.MethodOf(r.Message)
 	ctx := m.t.Context()
+	m.setSpent(r)
 	switch req := r.Message.(type) {
 	case *pb.OpaqueLoginFinishRequest:
 		login, err := commands.PrepareLogin(serverName, r.attempt, req)

@@ -32,7 +32,9 @@ type machine struct {
 	owners map[string]string // whose they are
 	last   *request          // for retries
 	hybrid map[string][]byte // hybrid keys by name
-	cut    *powerCut         // what the next call will meet
+	// packages are all KeyPackages that were ever made.
+	packages []*modelPackage
+	cut      *powerCut // what the next call will meet
 
 	answers map[string]int // what was answered, over all sequences
 }
@@ -62,6 +64,9 @@ func TestServerAgainstModel(t *testing.T) {
 			m.answers = answers
 			m.join(rt, "alice")
 			m.join(rt, "bob")
+			if rapid.IntRange(0, 3).Draw(rt, "alone") > 0 {
+				m.gather(rt)
+			}
 			rt.Repeat(m.actions(counts))
 			m.rebuild()
 			m.started(0)
@@ -89,7 +94,7 @@ func newMachine(t tester, rt *rapid.T) *machine {
 }
 
 // weights are how much oftener than others a step is tried.
-var weights = map[string]int{"enqueue": 5, "batch": 2, "read": 4, "pause": 2, "power cut": 2, "post": 3, "channel update": 2}
+var weights = map[string]int{"enqueue": 5, "batch": 2, "read": 4, "pause": 2, "power cut": 2, "post": 3, "channel update": 2, "upload": 2, "take": 3}
 
 // actions are the steps of a sequence. Those that send something can also meet a
 // power cut.
@@ -110,6 +115,8 @@ func (m *machine) actions(counts map[string]int) map[string]func(*rapid.T) {
 		"members":        m.drawMembers,
 		"channel update": m.drawUpdate,
 		"post":           m.drawPost,
+		"upload":         m.drawUpload,
+		"take":           m.drawFetchPackage,
 		"again":          m.drawAgain,
 		"reuse id":       m.drawReuse,
 	}
@@ -197,6 +204,28 @@ func (m *machine) join(t *rapid.T, name string) {
 	m.call(t, m.loginRequest(commands.LoginAttempt{
 		Username: name, Account: m.model.accounts[name].id, LoginID: [16]byte{7}, TranscriptHash: seedFrom("transcript"),
 	}, name+"/1"))
+}
+
+// gather makes a channel of those who have joined the server.
+func (m *machine) gather(t *rapid.T) {
+	session := func(name string) []byte {
+		for _, s := range m.model.sessions {
+			if s.account == name {
+				return s.token
+			}
+		}
+		return nil
+	}
+	m.call(t, &request{Message: &pb.CreateChannelRequest{
+		SessionToken: session("alice"), RequestId: m.newID(time.Now()), Name: []byte("sealed"), Members: [][]byte{m.public("bob")},
+	}})
+	m.compare(t)
+	if rapid.Bool().Draw(t, "accepts") {
+		m.call(t, &request{Message: &pb.UpdateGroupMetadataRequest{
+			SessionToken: session("bob"), RequestId: m.newID(time.Now()), ChannelId: m.model.channels[0].id[:],
+			Fields: []pb.ChannelField{pb.ChannelField_ACCEPT},
+		}})
+	}
 }
 
 // drawSession is a session token: mostly one that is alive.

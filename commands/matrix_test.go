@@ -172,6 +172,8 @@ func wholeCalls(w *world) []proto.Message {
 		}}},
 		&pb.FetchRequest{}, &pb.FetchRequest{AfterSeq: proto.Uint64(1)}, &pb.FetchWaitRequest{AfterSeq: proto.Uint64(1)},
 		&pb.PeekRequest{IncludeDrained: true}, &pb.AckRequest{UpTo: 1},
+		&pb.UploadKeyPackageRequest{KeyPackages: [][]byte{w.keyPackage("alice/1:matrix")}},
+		&pb.FetchKeyPackageRequest{IdentityKey: w.public("bob")},
 		&pb.UploadHybridKeyRequest{Keyset: keySet},
 		&pb.FetchHybridKeyRequest{IdentityKey: w.public("bob")}, &pb.FetchHybridKeysRequest{IdentityKeys: [][]byte{w.public("bob")}},
 		&pb.ResolveUserRequest{Username: "bob"}, &pb.ListDevicesRequest{},
@@ -222,6 +224,9 @@ func TestWholeCallsByEveryCaller(t *testing.T) {
 				want := verdicts[method.Rule.GetAuth()][caller]
 				if other := foreign(req); caller == "other user" && other != "" {
 					want = other
+				}
+				if caller == "other user" && method.Name == "UploadKeyPackage" {
+					want = "KEY_PACKAGE_DEVICE"
 				}
 				before, size := propertyOf(w, "alice"), w.log.Size()
 				got := callAs(w, method, proto.Clone(req), tokens[caller], i)
@@ -282,7 +287,9 @@ func propertyOf(w *world, name string) string {
 		w.check(err)
 		items, _, err := projections.QueueItems(view.Reader, device, 1, 1<<20, 1<<40)
 		w.check(err)
-		out += fmt.Sprintf(" %+v %+v", state, items)
+		packages, err := projections.KeyPackageStocks(view.Reader, device)
+		w.check(err)
+		out += fmt.Sprintf(" %+v %+v %+v", state, items, packages)
 	}
 	return out
 }

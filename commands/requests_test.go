@@ -109,7 +109,7 @@ func (w *world) scalar(field protoreflect.FieldDescriptor, text string) protoref
 	return protoreflect.Value{}
 }
 
-// literal is a value of bytes: "text", size:N, zero:N, hex:…, hybrid:NAME, the
+// literal is a value of bytes: "text", size:N, zero:N, hex:…, hybrid:NAME, kp:DEVICE:NAME… (keyPackage), the
 // name of something printed before, or else a person's or device's public key.
 func (w *world) literal(text string) []byte {
 	kind, rest, _ := strings.Cut(text, ":")
@@ -129,6 +129,8 @@ func (w *world) literal(text string) []byte {
 		b, err := hex.DecodeString(rest)
 		w.check(err)
 		return b
+	case kind == "kp":
+		return w.keyPackage(rest)
 	case kind == "hybrid":
 		return hybridKeyFrom(rest)
 	case kind == "loworder":

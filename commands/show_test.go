@@ -158,6 +158,8 @@ func (w *world) bytes(field string, value []byte) string {
 		return w.call("token", value)
 	case "channel_id":
 		return w.call("ch", value)
+	case "package_id":
+		return w.call("p", value)
 	}
 	printable := len(value) <= 40
 	for _, b := range value {

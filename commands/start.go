@@ -79,6 +79,7 @@ func (e *Engine) begin(ctx context.Context, o Options) error {
 	e.keepers.Go(func() { e.keepHouse(background) })
 	e.keepers.Go(func() { e.keepHeads(background) })
 	e.keepers.Go(func() { e.keepSnapshots(background, o.SnapshotEvery) })
+	e.keepers.Go(func() { e.keepCompacted(background) })
 	e.keepers.Go(func() { e.watchSyncs(background) })
 	if e.space.begin() {
 		e.keepers.Go(func() { e.keepSpace(background) })

@@ -84,6 +84,8 @@ var verbs = map[string]func(w *world, subject string, a *arguments) []string{
 	"again":    func(w *world, _ string, _ *arguments) []string { return w.last() },
 	"queue":    func(w *world, device string, _ *arguments) []string { return w.queue(device) },
 	"account":  func(w *world, name string, _ *arguments) []string { return w.person(name) },
+	"packages": func(w *world, device string, _ *arguments) []string { return w.packages(device) },
+	"budget":   (*world).spend,
 	"advance":  (*world).advance,
 	"passed":   (*world).showPassed,
 	"restart":  (*world).restart,
@@ -193,6 +195,10 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 		command, err = commands.NewBatchEnqueue(method.Rule, r)
 	case *pb.AckRequest:
 		command, err = commands.NewAck(method.Rule, r)
+	case *pb.UploadKeyPackageRequest:
+		command, err = commands.NewUploadKeyPackage(method.Rule, r, commands.DefaultKeyPackageSuites)
+	case *pb.FetchKeyPackageRequest:
+		return w.fetchKeyPackage(ctx, method.Rule, view, r)
 	case *pb.UploadHybridKeyRequest:
 		return w.prepared(ctx, func(view *commands.View) (*commands.Command, error) {
 			upload, err := commands.PrepareHybridKey(view.Reader, serverName, w.vrf, r)

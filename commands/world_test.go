@@ -37,7 +37,8 @@ type world struct {
 	log     *log.Log
 	engine  *commands.Engine
 
-	settle    func() // waits until nothing moves any more
+	budget    commands.Budget // what limiters say of FetchKeyPackage
+	settle    func()          // waits until nothing moves any more
 	start     time.Time
 	shown     uint64 // log records already printed
 	keyEvents uint64 // of the newest HEAD printed

@@ -100,13 +100,9 @@ func eventContext(ev *pb.Event) []byte {
 // IsMessage reports whether the receipt is that of a message: its event was
 // opened, and put the message of this id into the queues.
 func (r *Receipt) IsMessage(id []byte) bool {
+	if post := r.Event.GetChannelPosted(); post != nil {
+		return bytes.Equal(post.GetMessageId(), id)
+	}
 	m := r.Event.GetMessageEnqueued()
 	return m != nil && bytes.Equal(m.GetMessageId(), id)
-}
-
-// NoteSize is the tree size that a signed note names. Nobody has vouched for it:
-// it tells what to ask next. Errors wrap ErrNote.
-func NoteSize(note []byte) (uint64, error) {
-	c, err := peekCheckpoint(note)
-	return c.Size, err
 }

@@ -90,10 +90,20 @@ func applyBody(b *Batch, e *Entry) error {
 		return applyRequestAnswered(e)
 	case *pb.Event_RoleChanged:
 		return applyRoleChanged(b, body.RoleChanged)
+	case *pb.Event_GenerationBegun:
+		return applyGenerationBegun(b, body.GenerationBegun)
 	case *pb.Event_ResetIssued:
 		return applyResetIssued(b, body.ResetIssued, now)
 	case *pb.Event_AccountReset:
 		return applyAccountReset(b, body.AccountReset, now)
+	case *pb.Event_KeyPackagesUploaded:
+		return applyKeyPackagesUploaded(b, body.KeyPackagesUploaded, now)
+	case *pb.Event_KeyPackagesTaken:
+		return applyKeyPackagesTaken(b, body.KeyPackagesTaken, now)
+	case *pb.Event_KeyPackagesExpired:
+		return applyKeyPackagesExpired(b, body.KeyPackagesExpired, now)
+	case *pb.Event_KeyPackagesReleased:
+		return applyKeyPackagesReleased(b, body.KeyPackagesReleased, now)
 	case *pb.Event_DeviceRegistered:
 		return applyDeviceRegistered(b, body.DeviceRegistered, now)
 	case *pb.Event_ChannelCreated:

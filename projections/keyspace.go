@@ -30,6 +30,7 @@ const (
 	prefixHeadNode     = 0x28 // level u8 ‖ number u64 → hash[32]
 	prefixRevocation   = 0x29 // key[32] → label[32] ‖ VRF proof[80]
 	prefixReset        = 0x2a // account[16] → token hash[32] ‖ expires ms u64 ‖ way u8
+	prefixKeyChanges   = 0x2b // account[16] → day u32 ‖ count u32
 
 	prefixSession        = 0x30 // token hash[32] → Session
 	prefixAccountSession = 0x31 // account[16] ‖ token hash[32] → ∅
@@ -45,6 +46,12 @@ const (
 	prefixDrainDue    = 0x46 // hour u32 ‖ device[32] → ∅
 
 	prefixReceipt = 0x50 // request id[16] ‖ caller[32] ‖ method u32 → Receipt
+
+	prefixKeyPackageStock  = 0x60 // device[32] → KeyPackageStocks
+	prefixKeyPackage       = 0x61 // device[32] ‖ suite u16 ‖ number u64 → KeyPackage
+	prefixKeyPackageKnown  = 0x62 // device[32] ‖ SHA-256[32] → fate u8 ‖ suite u16 ‖ number u64
+	prefixKeyPackageExpiry = 0x63 // hour u32 ‖ device[32] ‖ SHA-256[32] → expires ms u64
+	prefixKeyPackageKept   = 0x64 // hour u32 ‖ account[16] ‖ package[16] → until ms u64
 
 	prefixChannel        = 0x68 // channel[16] → Channel
 	prefixChannelText    = 0x69 // channel[16] → bytes name ‖ bytes description
@@ -69,7 +76,7 @@ const (
 func pointCached(prefix byte) bool {
 	switch prefix {
 	case prefixMeta, prefixAccount, prefixKeyOwner, prefixDevice, prefixSession, prefixQueue, prefixShare,
-		prefixMapPage, prefixTransparency, prefixChannel, prefixBan:
+		prefixMapPage, prefixTransparency, prefixChannel, prefixKeyPackageStock, prefixBan:
 		return true
 	}
 	return false
@@ -160,6 +167,23 @@ func receiptBound(dst []byte, ms uint64) []byte {
 	const max48 = 1<<48 - 1
 	ms = min(ms, max48)
 	return append(append(dst, prefixReceipt), byte(ms>>40), byte(ms>>32), byte(ms>>24), byte(ms>>16), byte(ms>>8), byte(ms))
+}
+
+func keyPackageKey(dst []byte, device Key, suite uint16, number uint64) []byte {
+	dst = binary.BigEndian.AppendUint16(keyOf32(dst, prefixKeyPackage, device), suite)
+	return binary.BigEndian.AppendUint64(dst, number)
+}
+
+func knownPackageKey(dst []byte, device Key, hash Hash) []byte {
+	return append(keyOf32(dst, prefixKeyPackageKnown, device), hash[:]...)
+}
+
+func keyPackageExpiryKey(dst []byte, hour uint32, device Key, hash Hash) []byte {
+	return append(append(keyOfU32(dst, prefixKeyPackageExpiry, hour), device[:]...), hash[:]...)
+}
+
+func keptPackageKey(dst []byte, hour uint32, account, id ID) []byte {
+	return append(append(keyOfU32(dst, prefixKeyPackageKept, hour), account[:]...), id[:]...)
 }
 
 // ktKey is the key of an identifier; its version, where wanted, follows.

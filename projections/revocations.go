@@ -15,8 +15,9 @@ import (
 // its consequences.
 //
 //	a device key    its sessions, its place among the active devices, its queue
-//	                with the payloads that nobody else waits for
-//	the identity    all sessions; devices and queues wait for a successor
+//	                with the payloads that nobody else waits for, its KeyPackages
+//	the identity    all sessions and KeyPackages; devices and queues wait for a
+//	                successor
 //	a former one    nothing is left to end
 //
 // The key stays known, as revoked, so that it never comes back.
@@ -126,7 +127,25 @@ func (b *Batch) endKey(key Key) error {
 	if err := b.putOwner(key, owner); err != nil {
 		return err
 	}
+	if err := b.purgeKeyPackages(owner.AccountID, key); err != nil {
+		return err
+	}
 	return b.removeDevice(owner.AccountID, key)
+}
+
+// purgeKeyPackages removes the KeyPackages of all devices of an account whose
+// identity key ended: they speak for that identity.
+func (b *Batch) purgeKeyPackages(account ID, identity Key) error {
+	a, found, err := AccountByID(b, account)
+	if err != nil || !found || a.IdentityKey != identity {
+		return err
+	}
+	for _, device := range a.Devices {
+		if err := b.removeKeyPackages(Device{Key: device, AccountID: account}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // removeDevice takes a device out of its account, with its queue; a key that is
@@ -141,6 +160,9 @@ func (b *Batch) removeDevice(account ID, device Key) error {
 	}
 	a.Devices = slices.DeleteFunc(a.Devices, func(key Key) bool { return key == device })
 	if err := b.putAccount(&a); err != nil {
+		return err
+	}
+	if err := b.removeKeyPackages(Device{Key: device, AccountID: account}); err != nil {
 		return err
 	}
 	if err := b.remove(keyOf32(b.scratch(), prefixDevice, device)); err != nil {

@@ -43,6 +43,7 @@ const about = `Talk through a quicprochat server. What you send is sealed for it
                               a conversation of several; 'qpc channel --help' teaches
   qpc verify bob              prove which keys are bob's, and that there are no newer ones
   qpc receipt MESSAGE         prove that a message that you sent is in the server's log
+  qpc keys fetch bob          take an MLS KeyPackage of bob's, to add him to a group
   qpc call ResolveUser '{"username":"bob"}'
                               call any method; 'qpc methods' lists them
 
@@ -69,6 +70,7 @@ type cli struct {
 	Trust    trustCommand    `cmd:"" help:"Accept the changed key of a contact, after comparing it with that person."`
 	Verify   verifyCommand   `cmd:"" help:"Prove what the log says about a person."`
 	Receipt  receiptCommand  `cmd:"" help:"Prove that a sent message is in the log."`
+	Keys     keysCommand     `cmd:"" help:"Upload, count and fetch MLS KeyPackages."`
 	Report   reportCommand   `cmd:"" help:"Tell the moderators of a person or a message."`
 	Ban      banCommand      `cmd:"" help:"Moderators: shut a user out of the server."`
 	Unban    unbanCommand    `cmd:"" help:"Moderators: lift a ban."`

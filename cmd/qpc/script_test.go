@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -19,6 +21,7 @@ import (
 	"quicprochat/rpc/admin"
 	"quicprochat/rpc/echo"
 	"quicprochat/rpc/server"
+	"quicprochat/rpc/sim"
 )
 
 func TestMain(m *testing.M) {
@@ -32,13 +35,16 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup:               setupScript,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"server":    startServer,
-			"reset":     issueReset,
-			"moderator": makeModerator,
-			"status":    wantStatus,
-			"modes":     wantMode,
-			"waitfor":   waitForContent,
-			"keyof":     setDeviceKey,
+			"server":        startServer,
+			"reset":         issueReset,
+			"moderator":     makeModerator,
+			"status":        wantStatus,
+			"modes":         wantMode,
+			"waitfor":       waitForContent,
+			"keyof":         setDeviceKey,
+			"keypackage":    makeKeyPackage,
+			"stopserver":    stopServer,
+			"newgeneration": beginGeneration,
 		},
 	})
 }
@@ -46,6 +52,7 @@ func TestScripts(t *testing.T) {
 // setupScript gives each script a home of its own and a certificate to pin that
 // no server has.
 func setupScript(env *testscript.Env) error {
+	env.Values[booted{}] = new(script)
 	env.Setenv("QPC_HOME", env.WorkDir+"/home")
 	certificate, err := echo.Certificate()
 	if err != nil {
@@ -67,16 +74,40 @@ func startServer(ts *testscript.TestScript, _ bool, args []string) {
 		Dir: ts.MkAbs("data"), PacketConn: socket, AdminSocket: ts.MkAbs("admin.sock"), Limits: limits, Version: "test",
 	})
 	ts.Check(err)
+	ts.Value(booted{}).(*script).node = node
 	ts.Defer(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := node.Shutdown(ctx); err != nil {
+		if err := shutDown(node); err != nil {
 			ts.Logf("shutdown: %v", err)
 		}
 	})
 	ts.Setenv("QPC_SERVER", node.Addr().String())
 	ts.Setenv("QPC_CA_CERT", node.CAFile())
 	ts.Setenv("SERVER_PID", strconv.Itoa(os.Getpid()))
+}
+
+// booted is the key under which a script has its server.
+type booted struct{}
+
+type script struct{ node *server.Node }
+
+func shutDown(node *server.Node) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	return node.Shutdown(ctx)
+}
+
+// stopServer stops the script's server: stopserver
+func stopServer(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Check(shutDown(ts.Value(booted{}).(*script).node))
+}
+
+// beginGeneration declares the loss of the log's end on the stopped server's
+// directory, as its administrator does: newgeneration
+func beginGeneration(ts *testscript.TestScript, _ bool, _ []string) {
+	stopped, err := server.OpenStopped(context.Background(), server.Config{Dir: ts.MkAbs("data")})
+	ts.Check(err)
+	_, err = stopped.BeginGeneration(context.Background())
+	ts.Check(errors.Join(err, stopped.Close()))
 }
 
 // issueReset keeps the token of a reset in a file, as the server's administrator
@@ -154,4 +185,21 @@ func setDeviceKey(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &who))
 	ts.Setenv(args[1], who.DeviceKey)
+}
+
+// makeKeyPackage does what an MLS program beside qpc does: it makes a KeyPackage
+// of a home's device: keypackage HOME FILE NAME SUITE [last]
+func makeKeyPackage(ts *testscript.TestScript, _ bool, args []string) {
+	h, err := openHome(ts.MkAbs(args[0]))
+	ts.Check(err)
+	k, err := h.keys()
+	ts.Check(err)
+	suite, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	device := k.device()
+	p := sim.NewKeyPackage(device.Public().(ed25519.PublicKey), uint16(suite), args[2], time.Now())
+	if len(args) > 4 {
+		p.Extensions = append(p.Extensions, sim.LastResort)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), p.Sign(device), 0o600))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"reflect"
 	"strconv"
@@ -29,7 +30,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &serveCommand{
-		Listen: "0.0.0.0:5001", Limits: "default", MinFree: 8, directoryFlags: directoryFlags{DataDir: "data"},
+		Listen: "0.0.0.0:5001", Limits: "default", MinFree: 8, MLSSuites: []uint16{1, 3}, directoryFlags: directoryFlags{DataDir: "data"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("without flags: %+v, want %+v", got, want)
@@ -54,6 +55,7 @@ func TestFlagBeatsEnvironmentBeatsDefault(t *testing.T) {
 		{"--tls-key", "QPC_TLS_KEY", func(s *serveCommand) string { return s.TLSKey }, [2]string{"a.der", "b.der"}},
 		{"--limits", "QPC_LIMITS", func(s *serveCommand) string { return s.Limits }, [2]string{"off", "default"}},
 		{"--min-free", "QPC_MIN_FREE", func(s *serveCommand) string { return strconv.Itoa(s.MinFree) }, [2]string{"0", "12"}},
+		{"--mls-suites", "QPC_MLS_SUITES", func(s *serveCommand) string { return strings.Trim(fmt.Sprint(s.MLSSuites), "[]") }, [2]string{"1", "3"}},
 		{"--metrics-listen", "QPC_METRICS_LISTEN", func(s *serveCommand) string { return s.MetricsListen }, [2]string{"127.0.0.1:1", "127.0.0.1:2"}},
 	} {
 		fallback, err := parsed(t, []string{c.variable + "="})

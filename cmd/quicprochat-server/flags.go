@@ -37,15 +37,16 @@ type directoryFlags struct {
 type serveCommand struct {
 	Listen         string `default:"0.0.0.0:5001" var:"QPC_LISTEN" placeholder:"HOST:PORT" help:"UDP address of the QUIC listener. 0.0.0.0 takes IPv6 too; port 0 takes a free port."`
 	directoryFlags `embed:""`
-	TLSCert        string `name:"tls-cert" var:"QPC_TLS_CERT" placeholder:"FILE" shown:"data/server-cert.der" help:"TLS certificate (DER; a chain: concatenated, leaf first). The default follows --data-dir. Made, together with its key, when both files are missing; read again on SIGHUP."`
-	TLSKey         string `name:"tls-key" var:"QPC_TLS_KEY" placeholder:"FILE" shown:"data/server-key.der" help:"Private key of the certificate (DER, mode 0600). The default follows --data-dir."`
-	Limits         string `default:"default" enum:"default,off" var:"QPC_LIMITS" placeholder:"default|off" help:"off: no rate limits and quotas, for benchmarks; refused unless --listen is a loopback address."`
-	AcceptTime     bool   `help:"Start once although the clock contradicts the log (newest event over 5 minutes ahead, or over 7 days ago). No variable: it is a decision about one start."`
-	NoCreate       bool   `var:"QPC_NO_CREATE" help:"Never create a data directory, so that an unmounted disk does not look like a new server. For service units."`
-	MinFree        int    `default:"8" var:"QPC_MIN_FREE" placeholder:"PERCENT" help:"Below so much free disk (at most 10 GiB) only calls are served that free space, or are needed to: login, fetch, acknowledge. 0: off, and no ballast file."`
-	KTListen       string `name:"kt-listen" var:"QPC_KT_LISTEN" placeholder:"HOST:PORT" shown:"off" help:"TCP address that shows the public log to auditors and mirrors, read-only, plain HTTP (C2SP tlog-tiles, and deltas of key events). Whatever it shows is signed or hashed; put a cache or a proxy with TLS in front."`
-	Witness        string `var:"QPC_WITNESS" placeholder:"FILE" shown:"none" help:"File of the witnesses that cosign the log's checkpoints: one a line, its URL and its verifier key; a line quorum N says how many make a checkpoint count as cosigned (default: more than half). A witness that has seen more than this server stops it from signing."`
-	MetricsListen  string `var:"QPC_METRICS_LISTEN" placeholder:"HOST:PORT" shown:"off" help:"TCP address for Prometheus, path /metrics, plain HTTP: use a loopback address."`
+	TLSCert        string   `name:"tls-cert" var:"QPC_TLS_CERT" placeholder:"FILE" shown:"data/server-cert.der" help:"TLS certificate (DER; a chain: concatenated, leaf first). The default follows --data-dir. Made, together with its key, when both files are missing; read again on SIGHUP."`
+	TLSKey         string   `name:"tls-key" var:"QPC_TLS_KEY" placeholder:"FILE" shown:"data/server-key.der" help:"Private key of the certificate (DER, mode 0600). The default follows --data-dir."`
+	Limits         string   `default:"default" enum:"default,off" var:"QPC_LIMITS" placeholder:"default|off" help:"off: no rate limits and quotas, for benchmarks; refused unless --listen is a loopback address."`
+	AcceptTime     bool     `help:"Start once although the clock contradicts the log (newest event over 5 minutes ahead, or over 7 days ago). No variable: it is a decision about one start."`
+	NoCreate       bool     `var:"QPC_NO_CREATE" help:"Never create a data directory, so that an unmounted disk does not look like a new server. For service units."`
+	MinFree        int      `default:"8" var:"QPC_MIN_FREE" placeholder:"PERCENT" help:"Below so much free disk (at most 10 GiB) only calls are served that free space, or are needed to: login, fetch, acknowledge. 0: off, and no ballast file."`
+	MLSSuites      []uint16 `name:"mls-suites" default:"1,3" var:"QPC_MLS_SUITES" placeholder:"N,…" help:"MLS cipher suites whose KeyPackages are taken, by number: of RFC 9420 those that sign with Ed25519, as device keys do. 1: AES-128-GCM, 3: ChaCha20-Poly1305, both with X25519."`
+	KTListen       string   `name:"kt-listen" var:"QPC_KT_LISTEN" placeholder:"HOST:PORT" shown:"off" help:"TCP address that shows the public log to auditors and mirrors, read-only, plain HTTP (C2SP tlog-tiles, and deltas of key events). Whatever it shows is signed or hashed; put a cache or a proxy with TLS in front."`
+	Witness        string   `var:"QPC_WITNESS" placeholder:"FILE" shown:"none" help:"File of the witnesses that cosign the log's checkpoints: one a line, its URL and its verifier key; a line quorum N says how many make a checkpoint count as cosigned (default: more than half). A witness that has seen more than this server stops it from signing."`
+	MetricsListen  string   `var:"QPC_METRICS_LISTEN" placeholder:"HOST:PORT" shown:"off" help:"TCP address for Prometheus, path /metrics, plain HTTP: use a loopback address."`
 }
 
 // initCommand creates a data directory.
@@ -61,6 +62,8 @@ type adminCommand struct {
 
 	Reset     resetCommand     `cmd:"" help:"Let a user who lost password or keys register the name anew."`
 	RevokeKey revokeKeyCommand `cmd:"" help:"Put an identity key or a device key out of use, for ever."`
+
+	NewGeneration newGenerationCommand `cmd:"" help:"Go on after the newest part of the log was lost (server stopped)."`
 
 	Ban     banCommand     `cmd:"" help:"Shut a user out of the server."`
 	Unban   unbanCommand   `cmd:"" help:"Lift a ban."`
@@ -136,6 +139,11 @@ type resolveCommand struct {
 	adminFlags `embed:""`
 }
 
+type newGenerationCommand struct {
+	AcceptLoss bool `help:"Say that the newest part of the log is lost for good. Without it nothing is done."`
+	adminFlags `embed:""`
+}
+
 // demoCommand shows the server at work.
 type demoCommand struct {
 	Keep bool `help:"Keep the folder with the demonstration's data directory and print where it is."`
@@ -174,12 +182,21 @@ func (c *serveCommand) Validate(*kong.Context) error {
 	if err := commands.CheckMinFree(c.MinFree); err != nil {
 		return fmt.Errorf("--min-free: %w", err)
 	}
+	if _, err := commands.NewKeyPackageSuites(c.MLSSuites); err != nil {
+		return fmt.Errorf("--mls-suites: %w", err)
+	}
 	if c.KTListen != "" {
 		if err := checkAddress("--kt-listen", c.KTListen); err != nil {
 			return err
 		}
 	}
 	return c.directoryFlags.check()
+}
+
+// suites converts --mls-suites, which Validate has seen.
+func (c *serveCommand) suites() commands.KeyPackageSuites {
+	suites, _ := commands.NewKeyPackageSuites(c.MLSSuites)
+	return suites
 }
 
 // witnesses reads --witness.

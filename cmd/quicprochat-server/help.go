@@ -16,7 +16,7 @@ Usage:
   quicprochat-server [serve] [flags]   serve; the first start creates everything it needs
   quicprochat-server init [flags]      create the data directory, do not serve
   quicprochat-server admin grant NAME  make a user an administrator; also revoke, list,
-                                       reset, revoke-key
+                                       reset, revoke-key, new-generation
   quicprochat-server demo [--keep]     see in half a minute what it promises
 
 Examples:
@@ -122,6 +122,18 @@ person. A later token takes the place of one that was not used.
 Example:
   quicprochat-server admin reset carol --data-dir /var/lib/quicprochat > token
   qpc --home new register carol --reset-token-file token
+`,
+	"admin new-generation": `A server whose data directory was put back to an older copy signs no checkpoints:
+others hold signed notes of what came after, and would see two histories. Put the
+newest copy back. Only when it is lost for good, go on without it:
+
+  quicprochat-server admin new-generation --accept-loss --data-dir /var/lib/quicprochat
+
+The log then has another origin, server_name/N+1, signed by its key, and everybody is
+told: clients refuse until their person agrees (qpc verify --accept-generation N),
+auditors stop, witnesses need the new log.vkey. All sessions end, reset tokens are void,
+and queues leave numbers out, so that what was read in the lost part confirms no new
+mail. Password changes and revocations of the lost part are lost: tell your users.
 `,
 	"admin revoke-key": `It can't be taken back, and the log shows for ever that an administrator said so. A
 device key's sessions and queue end with it; with an identity key all sessions of the

@@ -83,6 +83,8 @@ func parse(args []string, p *process) (selected command, code int, err error) {
 		return &g.Admin.Reset, 0, nil
 	case "admin revoke-key":
 		return &g.Admin.RevokeKey, 0, nil
+	case "admin new-generation":
+		return &g.Admin.NewGeneration, 0, nil
 	case "admin ban":
 		return &g.Admin.Ban, 0, nil
 	case "admin unban":

@@ -68,7 +68,7 @@ func (c *serveCommand) run(ctx context.Context, p *process) error {
 		Limits: c.limits(), TLSCert: cert, TLSKey: key,
 		AdminSocket: filepath.Join(c.DataDir, admin.SocketName),
 		AcceptTime:  c.AcceptTime, NoCreate: c.NoCreate, MinFree: c.MinFree,
-		Version: version(), Logger: p.logger, Registerer: metrics.registry, Witnesses: witnesses,
+		Version: version(), Logger: p.logger, Registerer: metrics.registry, Witnesses: witnesses, MLSSuites: c.suites(),
 	}
 	node, err := boot(starting, cancel, signals, config)
 	if err != nil {

@@ -357,6 +357,34 @@ func TestVerifierKeyIsRenewed(t *testing.T) {
 	}
 }
 
+// TestVerifierKeyOfALaterGeneration: opening the log leaves a key alone that only
+// the views can judge, and Follow writes the one of the newest CONFIG.
+func TestVerifierKeyOfALaterGeneration(t *testing.T) {
+	fs := vfs.NewMem()
+	created(t, fs, "data", "")
+	d := open(t, fs, "data", Options{})
+	l, config, err := d.OpenLog(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Origin = kt.Origin(DefaultServerName, 2)
+	if err := errors.Join(d.Follow(config), l.Close(), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	d = open(t, fs, "data", Options{})
+	openLog(t, d)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := readFile(fs, "data/log.vkey", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if origin, key, err := kt.ParseVerifierKey(string(line)); err != nil || origin != config.Origin || !config.LogKey.Equal(key) {
+		t.Errorf("log.vkey is %q (%v), want that of %s", line, err, config.Origin)
+	}
+}
+
 // TestOperatorsFilesStay: a directory in which only certificates lie is new.
 func TestOperatorsFilesStay(t *testing.T) {
 	dir := t.TempDir()

@@ -105,7 +105,12 @@ type Event struct {
 	//	*Event_RoleChanged
 	//	*Event_ResetIssued
 	//	*Event_AccountReset
+	//	*Event_GenerationBegun
 	//	*Event_DeviceRegistered
+	//	*Event_KeyPackagesUploaded
+	//	*Event_KeyPackagesTaken
+	//	*Event_KeyPackagesExpired
+	//	*Event_KeyPackagesReleased
 	//	*Event_ChannelCreated
 	//	*Event_ChannelMembersChanged
 	//	*Event_ChannelMemberUpdated
@@ -375,10 +380,55 @@ func (x *Event) GetAccountReset() *AccountReset {
 	return nil
 }
 
+func (x *Event) GetGenerationBegun() *GenerationBegun {
+	if x != nil {
+		if x, ok := x.Body.(*Event_GenerationBegun); ok {
+			return x.GenerationBegun
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetDeviceRegistered() *DeviceRegistered {
 	if x != nil {
 		if x, ok := x.Body.(*Event_DeviceRegistered); ok {
 			return x.DeviceRegistered
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetKeyPackagesUploaded() *KeyPackagesUploaded {
+	if x != nil {
+		if x, ok := x.Body.(*Event_KeyPackagesUploaded); ok {
+			return x.KeyPackagesUploaded
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetKeyPackagesTaken() *KeyPackagesTaken {
+	if x != nil {
+		if x, ok := x.Body.(*Event_KeyPackagesTaken); ok {
+			return x.KeyPackagesTaken
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetKeyPackagesExpired() *KeyPackagesExpired {
+	if x != nil {
+		if x, ok := x.Body.(*Event_KeyPackagesExpired); ok {
+			return x.KeyPackagesExpired
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetKeyPackagesReleased() *KeyPackagesReleased {
+	if x != nil {
+		if x, ok := x.Body.(*Event_KeyPackagesReleased); ok {
+			return x.KeyPackagesReleased
 		}
 	}
 	return nil
@@ -611,8 +661,28 @@ type Event_AccountReset struct {
 	AccountReset *AccountReset `protobuf:"bytes,42,opt,name=account_reset,json=accountReset,proto3,oneof"`
 }
 
+type Event_GenerationBegun struct {
+	GenerationBegun *GenerationBegun `protobuf:"bytes,43,opt,name=generation_begun,json=generationBegun,proto3,oneof"`
+}
+
 type Event_DeviceRegistered struct {
 	DeviceRegistered *DeviceRegistered `protobuf:"bytes,50,opt,name=device_registered,json=deviceRegistered,proto3,oneof"`
+}
+
+type Event_KeyPackagesUploaded struct {
+	KeyPackagesUploaded *KeyPackagesUploaded `protobuf:"bytes,60,opt,name=key_packages_uploaded,json=keyPackagesUploaded,proto3,oneof"`
+}
+
+type Event_KeyPackagesTaken struct {
+	KeyPackagesTaken *KeyPackagesTaken `protobuf:"bytes,61,opt,name=key_packages_taken,json=keyPackagesTaken,proto3,oneof"`
+}
+
+type Event_KeyPackagesExpired struct {
+	KeyPackagesExpired *KeyPackagesExpired `protobuf:"bytes,62,opt,name=key_packages_expired,json=keyPackagesExpired,proto3,oneof"`
+}
+
+type Event_KeyPackagesReleased struct {
+	KeyPackagesReleased *KeyPackagesReleased `protobuf:"bytes,63,opt,name=key_packages_released,json=keyPackagesReleased,proto3,oneof"`
 }
 
 type Event_ChannelCreated struct {
@@ -719,7 +789,17 @@ func (*Event_ResetIssued) isEvent_Body() {}
 
 func (*Event_AccountReset) isEvent_Body() {}
 
+func (*Event_GenerationBegun) isEvent_Body() {}
+
 func (*Event_DeviceRegistered) isEvent_Body() {}
+
+func (*Event_KeyPackagesUploaded) isEvent_Body() {}
+
+func (*Event_KeyPackagesTaken) isEvent_Body() {}
+
+func (*Event_KeyPackagesExpired) isEvent_Body() {}
+
+func (*Event_KeyPackagesReleased) isEvent_Body() {}
 
 func (*Event_ChannelCreated) isEvent_Body() {}
 
@@ -2503,6 +2583,277 @@ func (x *AccountReset) GetRevocationLabels() []*RevocationLabel {
 	return nil
 }
 
+// KeyPackagesUploaded stores KeyPackages of one device; their bytes are payloads
+// of its account.
+type KeyPackagesUploaded struct {
+	state         protoimpl.MessageState         `protogen:"open.v1"`
+	DeviceKey     []byte                         `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	Packages      []*KeyPackagesUploaded_Package `protobuf:"bytes,2,rep,name=packages,proto3" json:"packages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesUploaded) Reset() {
+	*x = KeyPackagesUploaded{}
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesUploaded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesUploaded) ProtoMessage() {}
+
+func (x *KeyPackagesUploaded) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesUploaded.ProtoReflect.Descriptor instead.
+func (*KeyPackagesUploaded) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *KeyPackagesUploaded) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *KeyPackagesUploaded) GetPackages() []*KeyPackagesUploaded_Package {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
+// KeyPackagesTaken hands KeyPackages of an account's devices to whom the receipt
+// names. Those with a number are used up.
+type KeyPackagesTaken struct {
+	state    protoimpl.MessageState      `protogen:"open.v1"`
+	Packages []*KeyPackagesTaken_Package `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
+	// Until when the bytes of what is used up are kept, so that a repetition of the
+	// call is answered: as long as its receipt. Unix milliseconds.
+	KeptUntilMs   uint64 `protobuf:"varint,2,opt,name=kept_until_ms,json=keptUntilMs,proto3" json:"kept_until_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesTaken) Reset() {
+	*x = KeyPackagesTaken{}
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesTaken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesTaken) ProtoMessage() {}
+
+func (x *KeyPackagesTaken) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesTaken.ProtoReflect.Descriptor instead.
+func (*KeyPackagesTaken) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *KeyPackagesTaken) GetPackages() []*KeyPackagesTaken_Package {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
+func (x *KeyPackagesTaken) GetKeptUntilMs() uint64 {
+	if x != nil {
+		return x.KeptUntilMs
+	}
+	return 0
+}
+
+// KeyPackagesExpired forgets KeyPackages whose lifetime is over: those that wait,
+// and that the others were used up.
+type KeyPackagesExpired struct {
+	state         protoimpl.MessageState        `protogen:"open.v1"`
+	Packages      []*KeyPackagesExpired_Package `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesExpired) Reset() {
+	*x = KeyPackagesExpired{}
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesExpired) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesExpired) ProtoMessage() {}
+
+func (x *KeyPackagesExpired) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesExpired.ProtoReflect.Descriptor instead.
+func (*KeyPackagesExpired) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *KeyPackagesExpired) GetPackages() []*KeyPackagesExpired_Package {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
+// KeyPackagesReleased drops the bytes of KeyPackages that nobody can ask for any
+// more.
+type KeyPackagesReleased struct {
+	state         protoimpl.MessageState         `protogen:"open.v1"`
+	Packages      []*KeyPackagesReleased_Package `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesReleased) Reset() {
+	*x = KeyPackagesReleased{}
+	mi := &file_qpc_v1_event_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesReleased) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesReleased) ProtoMessage() {}
+
+func (x *KeyPackagesReleased) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesReleased.ProtoReflect.Descriptor instead.
+func (*KeyPackagesReleased) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *KeyPackagesReleased) GetPackages() []*KeyPackagesReleased_Package {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
+// GenerationBegun says that the end of the log is lost and that whoever runs the
+// server goes on without it. What the lost end may have moved can't count any more:
+// all sessions end, reset tokens are void, and the next number of every queue and
+// every channel rises by 2^32, so that what a device read and confirmed there
+// confirms nothing here; and KeyPackages for one use count as used, for they may
+// have been given away. A ServerConfigured of that generation follows.
+type GenerationBegun struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The N of the origin server_name/N from now on.
+	Generation uint32 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// On the stopped server's directory.
+	Actor *Actor `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
+	// A signed note of what was lost, if somebody showed one.
+	LostNote      []byte `protobuf:"bytes,3,opt,name=lost_note,json=lostNote,proto3" json:"lost_note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerationBegun) Reset() {
+	*x = GenerationBegun{}
+	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerationBegun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerationBegun) ProtoMessage() {}
+
+func (x *GenerationBegun) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerationBegun.ProtoReflect.Descriptor instead.
+func (*GenerationBegun) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *GenerationBegun) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *GenerationBegun) GetActor() *Actor {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
+func (x *GenerationBegun) GetLostNote() []byte {
+	if x != nil {
+		return x.LostNote
+	}
+	return nil
+}
+
 // DeviceRegistered adds a device to an account. The KeySet that lists it follows,
 // and after that the revocation of a device whose place it takes.
 type DeviceRegistered struct {
@@ -2520,7 +2871,7 @@ type DeviceRegistered struct {
 
 func (x *DeviceRegistered) Reset() {
 	*x = DeviceRegistered{}
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2532,7 +2883,7 @@ func (x *DeviceRegistered) String() string {
 func (*DeviceRegistered) ProtoMessage() {}
 
 func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2545,7 +2896,7 @@ func (x *DeviceRegistered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceRegistered.ProtoReflect.Descriptor instead.
 func (*DeviceRegistered) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeviceRegistered) GetAccountId() []byte {
@@ -2586,7 +2937,7 @@ type MessageEnqueued_Target struct {
 
 func (x *MessageEnqueued_Target) Reset() {
 	*x = MessageEnqueued_Target{}
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	mi := &file_qpc_v1_event_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +2949,7 @@ func (x *MessageEnqueued_Target) String() string {
 func (*MessageEnqueued_Target) ProtoMessage() {}
 
 func (x *MessageEnqueued_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	mi := &file_qpc_v1_event_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,11 +2979,290 @@ func (x *MessageEnqueued_Target) GetSeq() uint64 {
 	return 0
 }
 
+type KeyPackagesUploaded_Package struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 random bytes; names the payload.
+	PackageId   []byte `protobuf:"bytes,1,opt,name=package_id,json=packageId,proto3" json:"package_id,omitempty"`
+	CipherSuite uint32 `protobuf:"varint,2,opt,name=cipher_suite,json=cipherSuite,proto3" json:"cipher_suite,omitempty"`
+	// Position among the device's packages of the suite; 0: its last resort, which
+	// takes the place of the one before.
+	Number uint64 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	// Of the KeyPackage, which is the payload.
+	Size   uint32 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Sha256 []byte `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// End of its lifetime, Unix milliseconds.
+	ExpiresMs     uint64 `protobuf:"varint,6,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesUploaded_Package) Reset() {
+	*x = KeyPackagesUploaded_Package{}
+	mi := &file_qpc_v1_event_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesUploaded_Package) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesUploaded_Package) ProtoMessage() {}
+
+func (x *KeyPackagesUploaded_Package) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesUploaded_Package.ProtoReflect.Descriptor instead.
+func (*KeyPackagesUploaded_Package) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27, 0}
+}
+
+func (x *KeyPackagesUploaded_Package) GetPackageId() []byte {
+	if x != nil {
+		return x.PackageId
+	}
+	return nil
+}
+
+func (x *KeyPackagesUploaded_Package) GetCipherSuite() uint32 {
+	if x != nil {
+		return x.CipherSuite
+	}
+	return 0
+}
+
+func (x *KeyPackagesUploaded_Package) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *KeyPackagesUploaded_Package) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *KeyPackagesUploaded_Package) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *KeyPackagesUploaded_Package) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+type KeyPackagesTaken_Package struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	DeviceKey   []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	CipherSuite uint32                 `protobuf:"varint,2,opt,name=cipher_suite,json=cipherSuite,proto3" json:"cipher_suite,omitempty"`
+	// 0: the last resort.
+	Number        uint64 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	PackageId     []byte `protobuf:"bytes,4,opt,name=package_id,json=packageId,proto3" json:"package_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesTaken_Package) Reset() {
+	*x = KeyPackagesTaken_Package{}
+	mi := &file_qpc_v1_event_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesTaken_Package) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesTaken_Package) ProtoMessage() {}
+
+func (x *KeyPackagesTaken_Package) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesTaken_Package.ProtoReflect.Descriptor instead.
+func (*KeyPackagesTaken_Package) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28, 0}
+}
+
+func (x *KeyPackagesTaken_Package) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *KeyPackagesTaken_Package) GetCipherSuite() uint32 {
+	if x != nil {
+		return x.CipherSuite
+	}
+	return 0
+}
+
+func (x *KeyPackagesTaken_Package) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *KeyPackagesTaken_Package) GetPackageId() []byte {
+	if x != nil {
+		return x.PackageId
+	}
+	return nil
+}
+
+type KeyPackagesExpired_Package struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DeviceKey     []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	Sha256        []byte                 `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	ExpiresMs     uint64                 `protobuf:"varint,3,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesExpired_Package) Reset() {
+	*x = KeyPackagesExpired_Package{}
+	mi := &file_qpc_v1_event_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesExpired_Package) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesExpired_Package) ProtoMessage() {}
+
+func (x *KeyPackagesExpired_Package) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesExpired_Package.ProtoReflect.Descriptor instead.
+func (*KeyPackagesExpired_Package) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29, 0}
+}
+
+func (x *KeyPackagesExpired_Package) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *KeyPackagesExpired_Package) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *KeyPackagesExpired_Package) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+type KeyPackagesReleased_Package struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	PackageId []byte                 `protobuf:"bytes,2,opt,name=package_id,json=packageId,proto3" json:"package_id,omitempty"`
+	// kept_until_ms of what had them kept.
+	KeptUntilMs   uint64 `protobuf:"varint,3,opt,name=kept_until_ms,json=keptUntilMs,proto3" json:"kept_until_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyPackagesReleased_Package) Reset() {
+	*x = KeyPackagesReleased_Package{}
+	mi := &file_qpc_v1_event_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyPackagesReleased_Package) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyPackagesReleased_Package) ProtoMessage() {}
+
+func (x *KeyPackagesReleased_Package) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyPackagesReleased_Package.ProtoReflect.Descriptor instead.
+func (*KeyPackagesReleased_Package) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{30, 0}
+}
+
+func (x *KeyPackagesReleased_Package) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *KeyPackagesReleased_Package) GetPackageId() []byte {
+	if x != nil {
+		return x.PackageId
+	}
+	return nil
+}
+
+func (x *KeyPackagesReleased_Package) GetKeptUntilMs() uint64 {
+	if x != nil {
+		return x.KeptUntilMs
+	}
+	return 0
+}
+
 var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/actor.proto\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\x1a\x17qpc/v1/moderation.proto\"\xb0\x15\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/actor.proto\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\x1a\x17qpc/v1/moderation.proto\"\xb6\x18\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -2660,8 +3290,13 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x10request_answered\x18  \x01(\v2\x17.qpc.v1.RequestAnsweredH\x00R\x0frequestAnswered\x128\n" +
 	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x128\n" +
 	"\freset_issued\x18) \x01(\v2\x13.qpc.v1.ResetIssuedH\x00R\vresetIssued\x12;\n" +
-	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12G\n" +
-	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegistered\x12A\n" +
+	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12D\n" +
+	"\x10generation_begun\x18+ \x01(\v2\x17.qpc.v1.GenerationBegunH\x00R\x0fgenerationBegun\x12G\n" +
+	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegistered\x12Q\n" +
+	"\x15key_packages_uploaded\x18< \x01(\v2\x1b.qpc.v1.KeyPackagesUploadedH\x00R\x13keyPackagesUploaded\x12H\n" +
+	"\x12key_packages_taken\x18= \x01(\v2\x18.qpc.v1.KeyPackagesTakenH\x00R\x10keyPackagesTaken\x12N\n" +
+	"\x14key_packages_expired\x18> \x01(\v2\x1a.qpc.v1.KeyPackagesExpiredH\x00R\x12keyPackagesExpired\x12Q\n" +
+	"\x15key_packages_released\x18? \x01(\v2\x1b.qpc.v1.KeyPackagesReleasedH\x00R\x13keyPackagesReleased\x12A\n" +
 	"\x0fchannel_created\x18F \x01(\v2\x16.qpc.v1.ChannelCreatedH\x00R\x0echannelCreated\x12W\n" +
 	"\x17channel_members_changed\x18G \x01(\v2\x1d.qpc.v1.ChannelMembersChangedH\x00R\x15channelMembersChanged\x12T\n" +
 	"\x16channel_member_updated\x18H \x01(\v2\x1c.qpc.v1.ChannelMemberUpdatedH\x00R\x14channelMemberUpdated\x12A\n" +
@@ -2839,7 +3474,52 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"device_key\x18\x04 \x01(\fR\tdeviceKey\x12+\n" +
 	"\x11registration_hash\x18\x05 \x01(\fR\x10registrationHash\x12D\n" +
-	"\x11revocation_labels\x18\x06 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\xb0\x01\n" +
+	"\x11revocation_labels\x18\x06 \x03(\v2\x17.qpc.v1.RevocationLabelR\x10revocationLabels\"\xa6\x02\n" +
+	"\x13KeyPackagesUploaded\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12?\n" +
+	"\bpackages\x18\x02 \x03(\v2#.qpc.v1.KeyPackagesUploaded.PackageR\bpackages\x1a\xae\x01\n" +
+	"\aPackage\x12\x1d\n" +
+	"\n" +
+	"package_id\x18\x01 \x01(\fR\tpackageId\x12!\n" +
+	"\fcipher_suite\x18\x02 \x01(\rR\vcipherSuite\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\rR\x04size\x12\x16\n" +
+	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x06 \x01(\x04R\texpiresMs\"\xf9\x01\n" +
+	"\x10KeyPackagesTaken\x12<\n" +
+	"\bpackages\x18\x01 \x03(\v2 .qpc.v1.KeyPackagesTaken.PackageR\bpackages\x12\"\n" +
+	"\rkept_until_ms\x18\x02 \x01(\x04R\vkeptUntilMs\x1a\x82\x01\n" +
+	"\aPackage\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12!\n" +
+	"\fcipher_suite\x18\x02 \x01(\rR\vcipherSuite\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x1d\n" +
+	"\n" +
+	"package_id\x18\x04 \x01(\fR\tpackageId\"\xb5\x01\n" +
+	"\x12KeyPackagesExpired\x12>\n" +
+	"\bpackages\x18\x01 \x03(\v2\".qpc.v1.KeyPackagesExpired.PackageR\bpackages\x1a_\n" +
+	"\aPackage\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x03 \x01(\x04R\texpiresMs\"\xc3\x01\n" +
+	"\x13KeyPackagesReleased\x12?\n" +
+	"\bpackages\x18\x01 \x03(\v2#.qpc.v1.KeyPackagesReleased.PackageR\bpackages\x1ak\n" +
+	"\aPackage\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
+	"\n" +
+	"package_id\x18\x02 \x01(\fR\tpackageId\x12\"\n" +
+	"\rkept_until_ms\x18\x03 \x01(\x04R\vkeptUntilMs\"s\n" +
+	"\x0fGenerationBegun\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\rR\n" +
+	"generation\x12#\n" +
+	"\x05actor\x18\x02 \x01(\v2\r.qpc.v1.ActorR\x05actor\x12\x1b\n" +
+	"\tlost_note\x18\x03 \x01(\fR\blostNote\"\xb0\x01\n" +
 	"\x10DeviceRegistered\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
@@ -2861,55 +3541,64 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_qpc_v1_event_proto_goTypes = []any{
-	(SessionsEnded_Cause)(0),         // 0: qpc.v1.SessionsEnded.Cause
-	(*Event)(nil),                    // 1: qpc.v1.Event
-	(*Receipt)(nil),                  // 2: qpc.v1.Receipt
-	(*ServerConfigured)(nil),         // 3: qpc.v1.ServerConfigured
-	(*HeadSealed)(nil),               // 4: qpc.v1.HeadSealed
-	(*KeyTransparencyEntry)(nil),     // 5: qpc.v1.KeyTransparencyEntry
-	(*OpaqueRecord)(nil),             // 6: qpc.v1.OpaqueRecord
-	(*AccountRegistered)(nil),        // 7: qpc.v1.AccountRegistered
-	(*RevocationLabel)(nil),          // 8: qpc.v1.RevocationLabel
-	(*PasswordChanged)(nil),          // 9: qpc.v1.PasswordChanged
-	(*SessionStarted)(nil),           // 10: qpc.v1.SessionStarted
-	(*SessionTouched)(nil),           // 11: qpc.v1.SessionTouched
-	(*SessionsEnded)(nil),            // 12: qpc.v1.SessionsEnded
-	(*MessageEnqueued)(nil),          // 13: qpc.v1.MessageEnqueued
-	(*ChannelPosted)(nil),            // 14: qpc.v1.ChannelPosted
-	(*MessagesDrained)(nil),          // 15: qpc.v1.MessagesDrained
-	(*MessagesConfirmed)(nil),        // 16: qpc.v1.MessagesConfirmed
-	(*MessagesAcked)(nil),            // 17: qpc.v1.MessagesAcked
-	(*MessagesExpired)(nil),          // 18: qpc.v1.MessagesExpired
-	(*DrainedReleased)(nil),          // 19: qpc.v1.DrainedReleased
-	(*ReceiptsExpired)(nil),          // 20: qpc.v1.ReceiptsExpired
-	(*SnapshotTaken)(nil),            // 21: qpc.v1.SnapshotTaken
-	(*RequestAnswered)(nil),          // 22: qpc.v1.RequestAnswered
-	(*RoleChanged)(nil),              // 23: qpc.v1.RoleChanged
-	(*KeyRevoked)(nil),               // 24: qpc.v1.KeyRevoked
-	(*IdentityReplaced)(nil),         // 25: qpc.v1.IdentityReplaced
-	(*ResetIssued)(nil),              // 26: qpc.v1.ResetIssued
-	(*AccountReset)(nil),             // 27: qpc.v1.AccountReset
-	(*DeviceRegistered)(nil),         // 28: qpc.v1.DeviceRegistered
-	(*MessageEnqueued_Target)(nil),   // 29: qpc.v1.MessageEnqueued.Target
-	(*ChannelCreated)(nil),           // 30: qpc.v1.ChannelCreated
-	(*ChannelMembersChanged)(nil),    // 31: qpc.v1.ChannelMembersChanged
-	(*ChannelMemberUpdated)(nil),     // 32: qpc.v1.ChannelMemberUpdated
-	(*ChannelUpdated)(nil),           // 33: qpc.v1.ChannelUpdated
-	(*ChannelEpochSet)(nil),          // 34: qpc.v1.ChannelEpochSet
-	(*ChannelRotationRequested)(nil), // 35: qpc.v1.ChannelRotationRequested
-	(*UserBanned)(nil),               // 36: qpc.v1.UserBanned
-	(*UserUnbanned)(nil),             // 37: qpc.v1.UserUnbanned
-	(*BansExpired)(nil),              // 38: qpc.v1.BansExpired
-	(*MessageReported)(nil),          // 39: qpc.v1.MessageReported
-	(*ReportResolved)(nil),           // 40: qpc.v1.ReportResolved
-	(*ChannelUserBanned)(nil),        // 41: qpc.v1.ChannelUserBanned
-	(*ChannelUserUnbanned)(nil),      // 42: qpc.v1.ChannelUserUnbanned
-	(*ChannelBansExpired)(nil),       // 43: qpc.v1.ChannelBansExpired
-	(SessionScope)(0),                // 44: qpc.v1.SessionScope
-	(Role)(0),                        // 45: qpc.v1.Role
-	(*Actor)(nil),                    // 46: qpc.v1.Actor
+	(SessionsEnded_Cause)(0),            // 0: qpc.v1.SessionsEnded.Cause
+	(*Event)(nil),                       // 1: qpc.v1.Event
+	(*Receipt)(nil),                     // 2: qpc.v1.Receipt
+	(*ServerConfigured)(nil),            // 3: qpc.v1.ServerConfigured
+	(*HeadSealed)(nil),                  // 4: qpc.v1.HeadSealed
+	(*KeyTransparencyEntry)(nil),        // 5: qpc.v1.KeyTransparencyEntry
+	(*OpaqueRecord)(nil),                // 6: qpc.v1.OpaqueRecord
+	(*AccountRegistered)(nil),           // 7: qpc.v1.AccountRegistered
+	(*RevocationLabel)(nil),             // 8: qpc.v1.RevocationLabel
+	(*PasswordChanged)(nil),             // 9: qpc.v1.PasswordChanged
+	(*SessionStarted)(nil),              // 10: qpc.v1.SessionStarted
+	(*SessionTouched)(nil),              // 11: qpc.v1.SessionTouched
+	(*SessionsEnded)(nil),               // 12: qpc.v1.SessionsEnded
+	(*MessageEnqueued)(nil),             // 13: qpc.v1.MessageEnqueued
+	(*ChannelPosted)(nil),               // 14: qpc.v1.ChannelPosted
+	(*MessagesDrained)(nil),             // 15: qpc.v1.MessagesDrained
+	(*MessagesConfirmed)(nil),           // 16: qpc.v1.MessagesConfirmed
+	(*MessagesAcked)(nil),               // 17: qpc.v1.MessagesAcked
+	(*MessagesExpired)(nil),             // 18: qpc.v1.MessagesExpired
+	(*DrainedReleased)(nil),             // 19: qpc.v1.DrainedReleased
+	(*ReceiptsExpired)(nil),             // 20: qpc.v1.ReceiptsExpired
+	(*SnapshotTaken)(nil),               // 21: qpc.v1.SnapshotTaken
+	(*RequestAnswered)(nil),             // 22: qpc.v1.RequestAnswered
+	(*RoleChanged)(nil),                 // 23: qpc.v1.RoleChanged
+	(*KeyRevoked)(nil),                  // 24: qpc.v1.KeyRevoked
+	(*IdentityReplaced)(nil),            // 25: qpc.v1.IdentityReplaced
+	(*ResetIssued)(nil),                 // 26: qpc.v1.ResetIssued
+	(*AccountReset)(nil),                // 27: qpc.v1.AccountReset
+	(*KeyPackagesUploaded)(nil),         // 28: qpc.v1.KeyPackagesUploaded
+	(*KeyPackagesTaken)(nil),            // 29: qpc.v1.KeyPackagesTaken
+	(*KeyPackagesExpired)(nil),          // 30: qpc.v1.KeyPackagesExpired
+	(*KeyPackagesReleased)(nil),         // 31: qpc.v1.KeyPackagesReleased
+	(*GenerationBegun)(nil),             // 32: qpc.v1.GenerationBegun
+	(*DeviceRegistered)(nil),            // 33: qpc.v1.DeviceRegistered
+	(*MessageEnqueued_Target)(nil),      // 34: qpc.v1.MessageEnqueued.Target
+	(*KeyPackagesUploaded_Package)(nil), // 35: qpc.v1.KeyPackagesUploaded.Package
+	(*KeyPackagesTaken_Package)(nil),    // 36: qpc.v1.KeyPackagesTaken.Package
+	(*KeyPackagesExpired_Package)(nil),  // 37: qpc.v1.KeyPackagesExpired.Package
+	(*KeyPackagesReleased_Package)(nil), // 38: qpc.v1.KeyPackagesReleased.Package
+	(*ChannelCreated)(nil),              // 39: qpc.v1.ChannelCreated
+	(*ChannelMembersChanged)(nil),       // 40: qpc.v1.ChannelMembersChanged
+	(*ChannelMemberUpdated)(nil),        // 41: qpc.v1.ChannelMemberUpdated
+	(*ChannelUpdated)(nil),              // 42: qpc.v1.ChannelUpdated
+	(*ChannelEpochSet)(nil),             // 43: qpc.v1.ChannelEpochSet
+	(*ChannelRotationRequested)(nil),    // 44: qpc.v1.ChannelRotationRequested
+	(*UserBanned)(nil),                  // 45: qpc.v1.UserBanned
+	(*UserUnbanned)(nil),                // 46: qpc.v1.UserUnbanned
+	(*BansExpired)(nil),                 // 47: qpc.v1.BansExpired
+	(*MessageReported)(nil),             // 48: qpc.v1.MessageReported
+	(*ReportResolved)(nil),              // 49: qpc.v1.ReportResolved
+	(*ChannelUserBanned)(nil),           // 50: qpc.v1.ChannelUserBanned
+	(*ChannelUserUnbanned)(nil),         // 51: qpc.v1.ChannelUserUnbanned
+	(*ChannelBansExpired)(nil),          // 52: qpc.v1.ChannelBansExpired
+	(SessionScope)(0),                   // 53: qpc.v1.SessionScope
+	(Role)(0),                           // 54: qpc.v1.Role
+	(*Actor)(nil),                       // 55: qpc.v1.Actor
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	2,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -2935,42 +3624,52 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	23, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
 	26, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
 	27, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
-	28, // 23: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
-	30, // 24: qpc.v1.Event.channel_created:type_name -> qpc.v1.ChannelCreated
-	31, // 25: qpc.v1.Event.channel_members_changed:type_name -> qpc.v1.ChannelMembersChanged
-	32, // 26: qpc.v1.Event.channel_member_updated:type_name -> qpc.v1.ChannelMemberUpdated
-	33, // 27: qpc.v1.Event.channel_updated:type_name -> qpc.v1.ChannelUpdated
-	34, // 28: qpc.v1.Event.channel_epoch_set:type_name -> qpc.v1.ChannelEpochSet
-	14, // 29: qpc.v1.Event.channel_posted:type_name -> qpc.v1.ChannelPosted
-	35, // 30: qpc.v1.Event.channel_rotation_requested:type_name -> qpc.v1.ChannelRotationRequested
-	36, // 31: qpc.v1.Event.user_banned:type_name -> qpc.v1.UserBanned
-	37, // 32: qpc.v1.Event.user_unbanned:type_name -> qpc.v1.UserUnbanned
-	38, // 33: qpc.v1.Event.bans_expired:type_name -> qpc.v1.BansExpired
-	39, // 34: qpc.v1.Event.message_reported:type_name -> qpc.v1.MessageReported
-	40, // 35: qpc.v1.Event.report_resolved:type_name -> qpc.v1.ReportResolved
-	41, // 36: qpc.v1.Event.channel_user_banned:type_name -> qpc.v1.ChannelUserBanned
-	42, // 37: qpc.v1.Event.channel_user_unbanned:type_name -> qpc.v1.ChannelUserUnbanned
-	43, // 38: qpc.v1.Event.channel_bans_expired:type_name -> qpc.v1.ChannelBansExpired
-	6,  // 39: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	8,  // 40: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	6,  // 41: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	44, // 42: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 43: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	29, // 44: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	29, // 45: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	45, // 46: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	46, // 47: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	46, // 48: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	8,  // 49: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	46, // 50: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
-	6,  // 51: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
-	8,  // 52: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	8,  // 53: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	32, // 23: qpc.v1.Event.generation_begun:type_name -> qpc.v1.GenerationBegun
+	33, // 24: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
+	28, // 25: qpc.v1.Event.key_packages_uploaded:type_name -> qpc.v1.KeyPackagesUploaded
+	29, // 26: qpc.v1.Event.key_packages_taken:type_name -> qpc.v1.KeyPackagesTaken
+	30, // 27: qpc.v1.Event.key_packages_expired:type_name -> qpc.v1.KeyPackagesExpired
+	31, // 28: qpc.v1.Event.key_packages_released:type_name -> qpc.v1.KeyPackagesReleased
+	39, // 29: qpc.v1.Event.channel_created:type_name -> qpc.v1.ChannelCreated
+	40, // 30: qpc.v1.Event.channel_members_changed:type_name -> qpc.v1.ChannelMembersChanged
+	41, // 31: qpc.v1.Event.channel_member_updated:type_name -> qpc.v1.ChannelMemberUpdated
+	42, // 32: qpc.v1.Event.channel_updated:type_name -> qpc.v1.ChannelUpdated
+	43, // 33: qpc.v1.Event.channel_epoch_set:type_name -> qpc.v1.ChannelEpochSet
+	14, // 34: qpc.v1.Event.channel_posted:type_name -> qpc.v1.ChannelPosted
+	44, // 35: qpc.v1.Event.channel_rotation_requested:type_name -> qpc.v1.ChannelRotationRequested
+	45, // 36: qpc.v1.Event.user_banned:type_name -> qpc.v1.UserBanned
+	46, // 37: qpc.v1.Event.user_unbanned:type_name -> qpc.v1.UserUnbanned
+	47, // 38: qpc.v1.Event.bans_expired:type_name -> qpc.v1.BansExpired
+	48, // 39: qpc.v1.Event.message_reported:type_name -> qpc.v1.MessageReported
+	49, // 40: qpc.v1.Event.report_resolved:type_name -> qpc.v1.ReportResolved
+	50, // 41: qpc.v1.Event.channel_user_banned:type_name -> qpc.v1.ChannelUserBanned
+	51, // 42: qpc.v1.Event.channel_user_unbanned:type_name -> qpc.v1.ChannelUserUnbanned
+	52, // 43: qpc.v1.Event.channel_bans_expired:type_name -> qpc.v1.ChannelBansExpired
+	6,  // 44: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	8,  // 45: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	6,  // 46: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	53, // 47: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 48: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	34, // 49: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	34, // 50: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	54, // 51: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	55, // 52: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	55, // 53: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	8,  // 54: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	55, // 55: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	6,  // 56: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	8,  // 57: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	35, // 58: qpc.v1.KeyPackagesUploaded.packages:type_name -> qpc.v1.KeyPackagesUploaded.Package
+	36, // 59: qpc.v1.KeyPackagesTaken.packages:type_name -> qpc.v1.KeyPackagesTaken.Package
+	37, // 60: qpc.v1.KeyPackagesExpired.packages:type_name -> qpc.v1.KeyPackagesExpired.Package
+	38, // 61: qpc.v1.KeyPackagesReleased.packages:type_name -> qpc.v1.KeyPackagesReleased.Package
+	55, // 62: qpc.v1.GenerationBegun.actor:type_name -> qpc.v1.Actor
+	8,  // 63: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -3006,7 +3705,12 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_RoleChanged)(nil),
 		(*Event_ResetIssued)(nil),
 		(*Event_AccountReset)(nil),
+		(*Event_GenerationBegun)(nil),
 		(*Event_DeviceRegistered)(nil),
+		(*Event_KeyPackagesUploaded)(nil),
+		(*Event_KeyPackagesTaken)(nil),
+		(*Event_KeyPackagesExpired)(nil),
+		(*Event_KeyPackagesReleased)(nil),
 		(*Event_ChannelCreated)(nil),
 		(*Event_ChannelMembersChanged)(nil),
 		(*Event_ChannelMemberUpdated)(nil),
@@ -3029,7 +3733,7 @@ func file_qpc_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   29,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

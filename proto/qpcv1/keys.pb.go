@@ -4,7 +4,7 @@
 // 	protoc        v3.21.12
 // source: qpc/v1/keys.proto
 
-// Keys (300-304). Of these the hybrid key methods are offered so far.
+// Keys (300-304): MLS KeyPackages and hybrid keys.
 
 package qpcv1
 
@@ -189,6 +189,267 @@ func (x *DeviceConsent) GetSignature() []byte {
 	return nil
 }
 
+type UploadKeyPackageRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	SessionToken []byte                 `protobuf:"bytes,1,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
+	// UUIDv7, 16 bytes.
+	RequestId []byte `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// RFC 9420 KeyPackages of the calling device, bare or each in an MLSMessage; at
+	// most 100 of at most 16 KiB. All are stored, or none. Empty: only the counts.
+	KeyPackages   [][]byte `protobuf:"bytes,3,rep,name=key_packages,json=keyPackages,proto3" json:"key_packages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadKeyPackageRequest) Reset() {
+	*x = UploadKeyPackageRequest{}
+	mi := &file_qpc_v1_keys_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadKeyPackageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadKeyPackageRequest) ProtoMessage() {}
+
+func (x *UploadKeyPackageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_keys_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadKeyPackageRequest.ProtoReflect.Descriptor instead.
+func (*UploadKeyPackageRequest) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *UploadKeyPackageRequest) GetSessionToken() []byte {
+	if x != nil {
+		return x.SessionToken
+	}
+	return nil
+}
+
+func (x *UploadKeyPackageRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *UploadKeyPackageRequest) GetKeyPackages() [][]byte {
+	if x != nil {
+		return x.KeyPackages
+	}
+	return nil
+}
+
+type UploadKeyPackageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many of the request are new; the others were there already.
+	Stored uint32 `protobuf:"varint,1,opt,name=stored,proto3" json:"stored,omitempty"`
+	// By cipher suite, ascending; suites of which there is nothing are left out.
+	Counts       []*UploadKeyPackageResponse_Count `protobuf:"bytes,2,rep,name=counts,proto3" json:"counts,omitempty"`
+	ServerTimeMs uint64                            `protobuf:"varint,3,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	// The suites that this server takes, ascending.
+	CipherSuites  []uint32 `protobuf:"varint,4,rep,packed,name=cipher_suites,json=cipherSuites,proto3" json:"cipher_suites,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadKeyPackageResponse) Reset() {
+	*x = UploadKeyPackageResponse{}
+	mi := &file_qpc_v1_keys_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadKeyPackageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadKeyPackageResponse) ProtoMessage() {}
+
+func (x *UploadKeyPackageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_keys_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadKeyPackageResponse.ProtoReflect.Descriptor instead.
+func (*UploadKeyPackageResponse) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UploadKeyPackageResponse) GetStored() uint32 {
+	if x != nil {
+		return x.Stored
+	}
+	return 0
+}
+
+func (x *UploadKeyPackageResponse) GetCounts() []*UploadKeyPackageResponse_Count {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *UploadKeyPackageResponse) GetServerTimeMs() uint64 {
+	if x != nil {
+		return x.ServerTimeMs
+	}
+	return 0
+}
+
+func (x *UploadKeyPackageResponse) GetCipherSuites() []uint32 {
+	if x != nil {
+		return x.CipherSuites
+	}
+	return nil
+}
+
+type FetchKeyPackageRequest struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	SessionToken []byte                 `protobuf:"bytes,1,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
+	// UUIDv7, 16 bytes.
+	RequestId []byte `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Whose. One's own identity means one's other devices.
+	IdentityKey []byte `protobuf:"bytes,3,opt,name=identity_key,json=identityKey,proto3" json:"identity_key,omitempty"`
+	// One of each active device, instead of one of the primary device: the oldest
+	// active one that has any.
+	AllDevices bool `protobuf:"varint,4,opt,name=all_devices,json=allDevices,proto3" json:"all_devices,omitempty"`
+	// The suite of the group; 0: the oldest of any suite.
+	CipherSuite   uint32 `protobuf:"varint,5,opt,name=cipher_suite,json=cipherSuite,proto3" json:"cipher_suite,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchKeyPackageRequest) Reset() {
+	*x = FetchKeyPackageRequest{}
+	mi := &file_qpc_v1_keys_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchKeyPackageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchKeyPackageRequest) ProtoMessage() {}
+
+func (x *FetchKeyPackageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_keys_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchKeyPackageRequest.ProtoReflect.Descriptor instead.
+func (*FetchKeyPackageRequest) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FetchKeyPackageRequest) GetSessionToken() []byte {
+	if x != nil {
+		return x.SessionToken
+	}
+	return nil
+}
+
+func (x *FetchKeyPackageRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+func (x *FetchKeyPackageRequest) GetIdentityKey() []byte {
+	if x != nil {
+		return x.IdentityKey
+	}
+	return nil
+}
+
+func (x *FetchKeyPackageRequest) GetAllDevices() bool {
+	if x != nil {
+		return x.AllDevices
+	}
+	return false
+}
+
+func (x *FetchKeyPackageRequest) GetCipherSuite() uint32 {
+	if x != nil {
+		return x.CipherSuite
+	}
+	return 0
+}
+
+type FetchKeyPackageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order in which the devices were added; empty when there is none, and
+	// for an identity that does not exist.
+	Packages      []*FetchKeyPackageResponse_Package `protobuf:"bytes,1,rep,name=packages,proto3" json:"packages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchKeyPackageResponse) Reset() {
+	*x = FetchKeyPackageResponse{}
+	mi := &file_qpc_v1_keys_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchKeyPackageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchKeyPackageResponse) ProtoMessage() {}
+
+func (x *FetchKeyPackageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_keys_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchKeyPackageResponse.ProtoReflect.Descriptor instead.
+func (*FetchKeyPackageResponse) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FetchKeyPackageResponse) GetPackages() []*FetchKeyPackageResponse_Package {
+	if x != nil {
+		return x.Packages
+	}
+	return nil
+}
+
 type UploadHybridKeyRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	SessionToken []byte                 `protobuf:"bytes,1,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
@@ -204,7 +465,7 @@ type UploadHybridKeyRequest struct {
 
 func (x *UploadHybridKeyRequest) Reset() {
 	*x = UploadHybridKeyRequest{}
-	mi := &file_qpc_v1_keys_proto_msgTypes[2]
+	mi := &file_qpc_v1_keys_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -216,7 +477,7 @@ func (x *UploadHybridKeyRequest) String() string {
 func (*UploadHybridKeyRequest) ProtoMessage() {}
 
 func (x *UploadHybridKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_keys_proto_msgTypes[2]
+	mi := &file_qpc_v1_keys_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -229,7 +490,7 @@ func (x *UploadHybridKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadHybridKeyRequest.ProtoReflect.Descriptor instead.
 func (*UploadHybridKeyRequest) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{2}
+	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UploadHybridKeyRequest) GetSessionToken() []byte {
@@ -273,7 +534,7 @@ type UploadHybridKeyResponse struct {
 
 func (x *UploadHybridKeyResponse) Reset() {
 	*x = UploadHybridKeyResponse{}
-	mi := &file_qpc_v1_keys_proto_msgTypes[3]
+	mi := &file_qpc_v1_keys_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -285,7 +546,7 @@ func (x *UploadHybridKeyResponse) String() string {
 func (*UploadHybridKeyResponse) ProtoMessage() {}
 
 func (x *UploadHybridKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_keys_proto_msgTypes[3]
+	mi := &file_qpc_v1_keys_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -298,7 +559,7 @@ func (x *UploadHybridKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadHybridKeyResponse.ProtoReflect.Descriptor instead.
 func (*UploadHybridKeyResponse) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{3}
+	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UploadHybridKeyResponse) GetVersion() uint32 {
@@ -334,7 +595,7 @@ type FetchHybridKeyRequest struct {
 
 func (x *FetchHybridKeyRequest) Reset() {
 	*x = FetchHybridKeyRequest{}
-	mi := &file_qpc_v1_keys_proto_msgTypes[4]
+	mi := &file_qpc_v1_keys_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -346,7 +607,7 @@ func (x *FetchHybridKeyRequest) String() string {
 func (*FetchHybridKeyRequest) ProtoMessage() {}
 
 func (x *FetchHybridKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_keys_proto_msgTypes[4]
+	mi := &file_qpc_v1_keys_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -359,7 +620,7 @@ func (x *FetchHybridKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchHybridKeyRequest.ProtoReflect.Descriptor instead.
 func (*FetchHybridKeyRequest) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{4}
+	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FetchHybridKeyRequest) GetSessionToken() []byte {
@@ -397,7 +658,7 @@ type FetchHybridKeyResponse struct {
 
 func (x *FetchHybridKeyResponse) Reset() {
 	*x = FetchHybridKeyResponse{}
-	mi := &file_qpc_v1_keys_proto_msgTypes[5]
+	mi := &file_qpc_v1_keys_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -409,7 +670,7 @@ func (x *FetchHybridKeyResponse) String() string {
 func (*FetchHybridKeyResponse) ProtoMessage() {}
 
 func (x *FetchHybridKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_keys_proto_msgTypes[5]
+	mi := &file_qpc_v1_keys_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -422,7 +683,7 @@ func (x *FetchHybridKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchHybridKeyResponse.ProtoReflect.Descriptor instead.
 func (*FetchHybridKeyResponse) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{5}
+	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FetchHybridKeyResponse) GetKeyset() *KeySet {
@@ -459,7 +720,7 @@ type FetchHybridKeysRequest struct {
 
 func (x *FetchHybridKeysRequest) Reset() {
 	*x = FetchHybridKeysRequest{}
-	mi := &file_qpc_v1_keys_proto_msgTypes[6]
+	mi := &file_qpc_v1_keys_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +732,7 @@ func (x *FetchHybridKeysRequest) String() string {
 func (*FetchHybridKeysRequest) ProtoMessage() {}
 
 func (x *FetchHybridKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_keys_proto_msgTypes[6]
+	mi := &file_qpc_v1_keys_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +745,7 @@ func (x *FetchHybridKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchHybridKeysRequest.ProtoReflect.Descriptor instead.
 func (*FetchHybridKeysRequest) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{6}
+	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FetchHybridKeysRequest) GetSessionToken() []byte {
@@ -519,7 +780,7 @@ type FetchHybridKeysResponse struct {
 
 func (x *FetchHybridKeysResponse) Reset() {
 	*x = FetchHybridKeysResponse{}
-	mi := &file_qpc_v1_keys_proto_msgTypes[7]
+	mi := &file_qpc_v1_keys_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +792,7 @@ func (x *FetchHybridKeysResponse) String() string {
 func (*FetchHybridKeysResponse) ProtoMessage() {}
 
 func (x *FetchHybridKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_keys_proto_msgTypes[7]
+	mi := &file_qpc_v1_keys_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +805,7 @@ func (x *FetchHybridKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchHybridKeysResponse.ProtoReflect.Descriptor instead.
 func (*FetchHybridKeysResponse) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{7}
+	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FetchHybridKeysResponse) GetEntries() []*FetchHybridKeysResponse_Entry {
@@ -561,6 +822,149 @@ func (x *FetchHybridKeysResponse) GetProof() *KeyProof {
 	return nil
 }
 
+// What the device has of one cipher suite now.
+type UploadKeyPackageResponse_Count struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number in the MLS Cipher Suites registry.
+	CipherSuite uint32 `protobuf:"varint,1,opt,name=cipher_suite,json=cipherSuite,proto3" json:"cipher_suite,omitempty"`
+	// KeyPackages for one use, without those whose lifetime is over.
+	SingleUse uint32 `protobuf:"varint,2,opt,name=single_use,json=singleUse,proto3" json:"single_use,omitempty"`
+	// There is a last resort.
+	LastResort    bool `protobuf:"varint,3,opt,name=last_resort,json=lastResort,proto3" json:"last_resort,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadKeyPackageResponse_Count) Reset() {
+	*x = UploadKeyPackageResponse_Count{}
+	mi := &file_qpc_v1_keys_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadKeyPackageResponse_Count) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadKeyPackageResponse_Count) ProtoMessage() {}
+
+func (x *UploadKeyPackageResponse_Count) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_keys_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadKeyPackageResponse_Count.ProtoReflect.Descriptor instead.
+func (*UploadKeyPackageResponse_Count) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{3, 0}
+}
+
+func (x *UploadKeyPackageResponse_Count) GetCipherSuite() uint32 {
+	if x != nil {
+		return x.CipherSuite
+	}
+	return 0
+}
+
+func (x *UploadKeyPackageResponse_Count) GetSingleUse() uint32 {
+	if x != nil {
+		return x.SingleUse
+	}
+	return 0
+}
+
+func (x *UploadKeyPackageResponse_Count) GetLastResort() bool {
+	if x != nil {
+		return x.LastResort
+	}
+	return false
+}
+
+type FetchKeyPackageResponse_Package struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	DeviceKey   []byte                 `protobuf:"bytes,1,opt,name=device_key,json=deviceKey,proto3" json:"device_key,omitempty"`
+	CipherSuite uint32                 `protobuf:"varint,2,opt,name=cipher_suite,json=cipherSuite,proto3" json:"cipher_suite,omitempty"`
+	// The KeyPackage, not in an MLSMessage, as the device signed it.
+	KeyPackage []byte `protobuf:"bytes,3,opt,name=key_package,json=keyPackage,proto3" json:"key_package,omitempty"`
+	// Others may get the same one.
+	LastResort bool `protobuf:"varint,4,opt,name=last_resort,json=lastResort,proto3" json:"last_resort,omitempty"`
+	// The server's name for it, 16 random bytes.
+	PackageId     []byte `protobuf:"bytes,5,opt,name=package_id,json=packageId,proto3" json:"package_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchKeyPackageResponse_Package) Reset() {
+	*x = FetchKeyPackageResponse_Package{}
+	mi := &file_qpc_v1_keys_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchKeyPackageResponse_Package) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchKeyPackageResponse_Package) ProtoMessage() {}
+
+func (x *FetchKeyPackageResponse_Package) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_keys_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchKeyPackageResponse_Package.ProtoReflect.Descriptor instead.
+func (*FetchKeyPackageResponse_Package) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{5, 0}
+}
+
+func (x *FetchKeyPackageResponse_Package) GetDeviceKey() []byte {
+	if x != nil {
+		return x.DeviceKey
+	}
+	return nil
+}
+
+func (x *FetchKeyPackageResponse_Package) GetCipherSuite() uint32 {
+	if x != nil {
+		return x.CipherSuite
+	}
+	return 0
+}
+
+func (x *FetchKeyPackageResponse_Package) GetKeyPackage() []byte {
+	if x != nil {
+		return x.KeyPackage
+	}
+	return nil
+}
+
+func (x *FetchKeyPackageResponse_Package) GetLastResort() bool {
+	if x != nil {
+		return x.LastResort
+	}
+	return false
+}
+
+func (x *FetchKeyPackageResponse_Package) GetPackageId() []byte {
+	if x != nil {
+		return x.PackageId
+	}
+	return nil
+}
+
 type FetchHybridKeysResponse_Entry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Absent when the identity is unknown or has no hybrid key.
@@ -572,7 +976,7 @@ type FetchHybridKeysResponse_Entry struct {
 
 func (x *FetchHybridKeysResponse_Entry) Reset() {
 	*x = FetchHybridKeysResponse_Entry{}
-	mi := &file_qpc_v1_keys_proto_msgTypes[8]
+	mi := &file_qpc_v1_keys_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +988,7 @@ func (x *FetchHybridKeysResponse_Entry) String() string {
 func (*FetchHybridKeysResponse_Entry) ProtoMessage() {}
 
 func (x *FetchHybridKeysResponse_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_keys_proto_msgTypes[8]
+	mi := &file_qpc_v1_keys_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +1001,7 @@ func (x *FetchHybridKeysResponse_Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchHybridKeysResponse_Entry.ProtoReflect.Descriptor instead.
 func (*FetchHybridKeysResponse_Entry) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{7, 0}
+	return file_qpc_v1_keys_proto_rawDescGZIP(), []int{11, 0}
 }
 
 func (x *FetchHybridKeysResponse_Entry) GetKeyset() *KeySet {
@@ -633,7 +1037,43 @@ const file_qpc_v1_keys_proto_rawDesc = "" +
 	"\rDeviceConsent\x12\x1d\n" +
 	"\n" +
 	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xc2\x01\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\x80\x01\n" +
+	"\x17UploadKeyPackageRequest\x12#\n" +
+	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\fR\trequestId\x12!\n" +
+	"\fkey_packages\x18\x03 \x03(\fR\vkeyPackages\"\xa9\x02\n" +
+	"\x18UploadKeyPackageResponse\x12\x16\n" +
+	"\x06stored\x18\x01 \x01(\rR\x06stored\x12>\n" +
+	"\x06counts\x18\x02 \x03(\v2&.qpc.v1.UploadKeyPackageResponse.CountR\x06counts\x12$\n" +
+	"\x0eserver_time_ms\x18\x03 \x01(\x04R\fserverTimeMs\x12#\n" +
+	"\rcipher_suites\x18\x04 \x03(\rR\fcipherSuites\x1aj\n" +
+	"\x05Count\x12!\n" +
+	"\fcipher_suite\x18\x01 \x01(\rR\vcipherSuite\x12\x1d\n" +
+	"\n" +
+	"single_use\x18\x02 \x01(\rR\tsingleUse\x12\x1f\n" +
+	"\vlast_resort\x18\x03 \x01(\bR\n" +
+	"lastResort\"\xc3\x01\n" +
+	"\x16FetchKeyPackageRequest\x12#\n" +
+	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\fR\trequestId\x12!\n" +
+	"\fidentity_key\x18\x03 \x01(\fR\videntityKey\x12\x1f\n" +
+	"\vall_devices\x18\x04 \x01(\bR\n" +
+	"allDevices\x12!\n" +
+	"\fcipher_suite\x18\x05 \x01(\rR\vcipherSuite\"\x8d\x02\n" +
+	"\x17FetchKeyPackageResponse\x12C\n" +
+	"\bpackages\x18\x01 \x03(\v2'.qpc.v1.FetchKeyPackageResponse.PackageR\bpackages\x1a\xac\x01\n" +
+	"\aPackage\x12\x1d\n" +
+	"\n" +
+	"device_key\x18\x01 \x01(\fR\tdeviceKey\x12!\n" +
+	"\fcipher_suite\x18\x02 \x01(\rR\vcipherSuite\x12\x1f\n" +
+	"\vkey_package\x18\x03 \x01(\fR\n" +
+	"keyPackage\x12\x1f\n" +
+	"\vlast_resort\x18\x04 \x01(\bR\n" +
+	"lastResort\x12\x1d\n" +
+	"\n" +
+	"package_id\x18\x05 \x01(\fR\tpackageId\"\xc2\x01\n" +
 	"\x16UploadHybridKeyRequest\x12#\n" +
 	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12\x1d\n" +
 	"\n" +
@@ -664,9 +1104,11 @@ const file_qpc_v1_keys_proto_rawDesc = "" +
 	"\x05proof\x18\x02 \x01(\v2\x10.qpc.v1.KeyProofR\x05proof\x1a_\n" +
 	"\x05Entry\x12&\n" +
 	"\x06keyset\x18\x01 \x01(\v2\x0e.qpc.v1.KeySetR\x06keyset\x12.\n" +
-	"\x13hybrid_rotation_due\x18\x02 \x01(\bR\x11hybridRotationDue2\xb0\x02\n" +
+	"\x13hybrid_rotation_due\x18\x02 \x01(\bR\x11hybridRotationDue2\x82\x04\n" +
 	"\n" +
-	"KeyService\x12c\n" +
+	"KeyService\x12k\n" +
+	"\x10UploadKeyPackage\x12\x1f.qpc.v1.UploadKeyPackageRequest\x1a .qpc.v1.UploadKeyPackageResponse\"\x14\xca\xf3\x18\x10\b\xac\x02\x10\x04\x18\x10 \x01(\x80\x80\x80\x010\x01\x12c\n" +
+	"\x0fFetchKeyPackage\x12\x1e.qpc.v1.FetchKeyPackageRequest\x1a\x1f.qpc.v1.FetchKeyPackageResponse\"\x0f\xca\xf3\x18\v\b\xad\x02\x10\x04\x18\x11 \x010\x01\x12c\n" +
 	"\x0fUploadHybridKey\x12\x1e.qpc.v1.UploadHybridKeyRequest\x1a\x1f.qpc.v1.UploadHybridKeyResponse\"\x0f\xca\xf3\x18\v\b\xae\x02\x10\x04\x18\b \x010\x01\x12\\\n" +
 	"\x0eFetchHybridKey\x12\x1d.qpc.v1.FetchHybridKeyRequest\x1a\x1e.qpc.v1.FetchHybridKeyResponse\"\v\xca\xf3\x18\a\b\xaf\x02\x10\x04\x18\t\x12_\n" +
 	"\x0fFetchHybridKeys\x12\x1e.qpc.v1.FetchHybridKeysRequest\x1a\x1f.qpc.v1.FetchHybridKeysResponse\"\v\xca\xf3\x18\a\b\xb0\x02\x10\x04\x18\tB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
@@ -683,42 +1125,54 @@ func file_qpc_v1_keys_proto_rawDescGZIP() []byte {
 	return file_qpc_v1_keys_proto_rawDescData
 }
 
-var file_qpc_v1_keys_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_qpc_v1_keys_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_qpc_v1_keys_proto_goTypes = []any{
-	(*KeySet)(nil),                        // 0: qpc.v1.KeySet
-	(*DeviceConsent)(nil),                 // 1: qpc.v1.DeviceConsent
-	(*UploadHybridKeyRequest)(nil),        // 2: qpc.v1.UploadHybridKeyRequest
-	(*UploadHybridKeyResponse)(nil),       // 3: qpc.v1.UploadHybridKeyResponse
-	(*FetchHybridKeyRequest)(nil),         // 4: qpc.v1.FetchHybridKeyRequest
-	(*FetchHybridKeyResponse)(nil),        // 5: qpc.v1.FetchHybridKeyResponse
-	(*FetchHybridKeysRequest)(nil),        // 6: qpc.v1.FetchHybridKeysRequest
-	(*FetchHybridKeysResponse)(nil),       // 7: qpc.v1.FetchHybridKeysResponse
-	(*FetchHybridKeysResponse_Entry)(nil), // 8: qpc.v1.FetchHybridKeysResponse.Entry
-	(*ProofRequest)(nil),                  // 9: qpc.v1.ProofRequest
-	(*KeyProof)(nil),                      // 10: qpc.v1.KeyProof
+	(*KeySet)(nil),                          // 0: qpc.v1.KeySet
+	(*DeviceConsent)(nil),                   // 1: qpc.v1.DeviceConsent
+	(*UploadKeyPackageRequest)(nil),         // 2: qpc.v1.UploadKeyPackageRequest
+	(*UploadKeyPackageResponse)(nil),        // 3: qpc.v1.UploadKeyPackageResponse
+	(*FetchKeyPackageRequest)(nil),          // 4: qpc.v1.FetchKeyPackageRequest
+	(*FetchKeyPackageResponse)(nil),         // 5: qpc.v1.FetchKeyPackageResponse
+	(*UploadHybridKeyRequest)(nil),          // 6: qpc.v1.UploadHybridKeyRequest
+	(*UploadHybridKeyResponse)(nil),         // 7: qpc.v1.UploadHybridKeyResponse
+	(*FetchHybridKeyRequest)(nil),           // 8: qpc.v1.FetchHybridKeyRequest
+	(*FetchHybridKeyResponse)(nil),          // 9: qpc.v1.FetchHybridKeyResponse
+	(*FetchHybridKeysRequest)(nil),          // 10: qpc.v1.FetchHybridKeysRequest
+	(*FetchHybridKeysResponse)(nil),         // 11: qpc.v1.FetchHybridKeysResponse
+	(*UploadKeyPackageResponse_Count)(nil),  // 12: qpc.v1.UploadKeyPackageResponse.Count
+	(*FetchKeyPackageResponse_Package)(nil), // 13: qpc.v1.FetchKeyPackageResponse.Package
+	(*FetchHybridKeysResponse_Entry)(nil),   // 14: qpc.v1.FetchHybridKeysResponse.Entry
+	(*ProofRequest)(nil),                    // 15: qpc.v1.ProofRequest
+	(*KeyProof)(nil),                        // 16: qpc.v1.KeyProof
 }
 var file_qpc_v1_keys_proto_depIdxs = []int32{
-	0,  // 0: qpc.v1.UploadHybridKeyRequest.keyset:type_name -> qpc.v1.KeySet
-	9,  // 1: qpc.v1.UploadHybridKeyRequest.proof:type_name -> qpc.v1.ProofRequest
-	10, // 2: qpc.v1.UploadHybridKeyResponse.proof:type_name -> qpc.v1.KeyProof
-	9,  // 3: qpc.v1.FetchHybridKeyRequest.proof:type_name -> qpc.v1.ProofRequest
-	0,  // 4: qpc.v1.FetchHybridKeyResponse.keyset:type_name -> qpc.v1.KeySet
-	10, // 5: qpc.v1.FetchHybridKeyResponse.proof:type_name -> qpc.v1.KeyProof
-	9,  // 6: qpc.v1.FetchHybridKeysRequest.proof:type_name -> qpc.v1.ProofRequest
-	8,  // 7: qpc.v1.FetchHybridKeysResponse.entries:type_name -> qpc.v1.FetchHybridKeysResponse.Entry
-	10, // 8: qpc.v1.FetchHybridKeysResponse.proof:type_name -> qpc.v1.KeyProof
-	0,  // 9: qpc.v1.FetchHybridKeysResponse.Entry.keyset:type_name -> qpc.v1.KeySet
-	2,  // 10: qpc.v1.KeyService.UploadHybridKey:input_type -> qpc.v1.UploadHybridKeyRequest
-	4,  // 11: qpc.v1.KeyService.FetchHybridKey:input_type -> qpc.v1.FetchHybridKeyRequest
-	6,  // 12: qpc.v1.KeyService.FetchHybridKeys:input_type -> qpc.v1.FetchHybridKeysRequest
-	3,  // 13: qpc.v1.KeyService.UploadHybridKey:output_type -> qpc.v1.UploadHybridKeyResponse
-	5,  // 14: qpc.v1.KeyService.FetchHybridKey:output_type -> qpc.v1.FetchHybridKeyResponse
-	7,  // 15: qpc.v1.KeyService.FetchHybridKeys:output_type -> qpc.v1.FetchHybridKeysResponse
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	12, // 0: qpc.v1.UploadKeyPackageResponse.counts:type_name -> qpc.v1.UploadKeyPackageResponse.Count
+	13, // 1: qpc.v1.FetchKeyPackageResponse.packages:type_name -> qpc.v1.FetchKeyPackageResponse.Package
+	0,  // 2: qpc.v1.UploadHybridKeyRequest.keyset:type_name -> qpc.v1.KeySet
+	15, // 3: qpc.v1.UploadHybridKeyRequest.proof:type_name -> qpc.v1.ProofRequest
+	16, // 4: qpc.v1.UploadHybridKeyResponse.proof:type_name -> qpc.v1.KeyProof
+	15, // 5: qpc.v1.FetchHybridKeyRequest.proof:type_name -> qpc.v1.ProofRequest
+	0,  // 6: qpc.v1.FetchHybridKeyResponse.keyset:type_name -> qpc.v1.KeySet
+	16, // 7: qpc.v1.FetchHybridKeyResponse.proof:type_name -> qpc.v1.KeyProof
+	15, // 8: qpc.v1.FetchHybridKeysRequest.proof:type_name -> qpc.v1.ProofRequest
+	14, // 9: qpc.v1.FetchHybridKeysResponse.entries:type_name -> qpc.v1.FetchHybridKeysResponse.Entry
+	16, // 10: qpc.v1.FetchHybridKeysResponse.proof:type_name -> qpc.v1.KeyProof
+	0,  // 11: qpc.v1.FetchHybridKeysResponse.Entry.keyset:type_name -> qpc.v1.KeySet
+	2,  // 12: qpc.v1.KeyService.UploadKeyPackage:input_type -> qpc.v1.UploadKeyPackageRequest
+	4,  // 13: qpc.v1.KeyService.FetchKeyPackage:input_type -> qpc.v1.FetchKeyPackageRequest
+	6,  // 14: qpc.v1.KeyService.UploadHybridKey:input_type -> qpc.v1.UploadHybridKeyRequest
+	8,  // 15: qpc.v1.KeyService.FetchHybridKey:input_type -> qpc.v1.FetchHybridKeyRequest
+	10, // 16: qpc.v1.KeyService.FetchHybridKeys:input_type -> qpc.v1.FetchHybridKeysRequest
+	3,  // 17: qpc.v1.KeyService.UploadKeyPackage:output_type -> qpc.v1.UploadKeyPackageResponse
+	5,  // 18: qpc.v1.KeyService.FetchKeyPackage:output_type -> qpc.v1.FetchKeyPackageResponse
+	7,  // 19: qpc.v1.KeyService.UploadHybridKey:output_type -> qpc.v1.UploadHybridKeyResponse
+	9,  // 20: qpc.v1.KeyService.FetchHybridKey:output_type -> qpc.v1.FetchHybridKeyResponse
+	11, // 21: qpc.v1.KeyService.FetchHybridKeys:output_type -> qpc.v1.FetchHybridKeysResponse
+	17, // [17:22] is the sub-list for method output_type
+	12, // [12:17] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_keys_proto_init() }
@@ -734,7 +1188,7 @@ func file_qpc_v1_keys_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_keys_proto_rawDesc), len(file_qpc_v1_keys_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -194,6 +194,12 @@ const (
 	Rate_REVOKE Rate_Class = 11
 	// CheckRevocation and AuditKeyTransparency.
 	Rate_AUDIT Rate_Class = 12
+	// UploadKeyPackage.
+	Rate_KEY_PACKAGE_UPLOAD Rate_Class = 16
+	// FetchKeyPackage: for (requester, target) 6 burst, 1 per 10 min, and 100 per
+	// hour for the target; beyond it a last resort instead of a KeyPackage for one
+	// use, or a refusal where there is none.
+	Rate_KEY_PACKAGE_FETCH Rate_Class = 17
 	// RegisterDevice and RevokeDevice.
 	Rate_DEVICE_CHANGE Rate_Class = 13
 	// ListDevices.
@@ -226,6 +232,8 @@ var (
 		10: "RESOLVE",
 		11: "REVOKE",
 		12: "AUDIT",
+		16: "KEY_PACKAGE_UPLOAD",
+		17: "KEY_PACKAGE_FETCH",
 		13: "DEVICE_CHANGE",
 		14: "DEVICE_LIST",
 		19: "CHANNEL_CREATE",
@@ -235,26 +243,28 @@ var (
 		24: "MODERATE",
 	}
 	Rate_Class_value = map[string]int32{
-		"UNSPECIFIED":     0,
-		"PROBE":           1,
-		"REGISTER_START":  2,
-		"REGISTER_FINISH": 3,
-		"LOGIN":           4,
-		"LOGIN_FINISH":    5,
-		"SEND":            6,
-		"RECEIVE":         7,
-		"KEY_UPLOAD":      8,
-		"KEY_FETCH":       9,
-		"RESOLVE":         10,
-		"REVOKE":          11,
-		"AUDIT":           12,
-		"DEVICE_CHANGE":   13,
-		"DEVICE_LIST":     14,
-		"CHANNEL_CREATE":  19,
-		"CHANNEL_CHANGE":  20,
-		"CHANNEL_READ":    21,
-		"REPORT":          23,
-		"MODERATE":        24,
+		"UNSPECIFIED":        0,
+		"PROBE":              1,
+		"REGISTER_START":     2,
+		"REGISTER_FINISH":    3,
+		"LOGIN":              4,
+		"LOGIN_FINISH":       5,
+		"SEND":               6,
+		"RECEIVE":            7,
+		"KEY_UPLOAD":         8,
+		"KEY_FETCH":          9,
+		"RESOLVE":            10,
+		"REVOKE":             11,
+		"AUDIT":              12,
+		"KEY_PACKAGE_UPLOAD": 16,
+		"KEY_PACKAGE_FETCH":  17,
+		"DEVICE_CHANGE":      13,
+		"DEVICE_LIST":        14,
+		"CHANNEL_CREATE":     19,
+		"CHANNEL_CHANGE":     20,
+		"CHANNEL_READ":       21,
+		"REPORT":             23,
+		"MODERATE":           24,
 	}
 )
 
@@ -636,8 +646,8 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"REQUEST_ID\x10\x01\x12\r\n" +
 	"\tAFTER_SEQ\x10\x02\x12\v\n" +
 	"\aCONTENT\x10\x03\x12\f\n" +
-	"\bONE_SHOT\x10\x04\"\xc4\x02\n" +
-	"\x04Rate\"\xbb\x02\n" +
+	"\bONE_SHOT\x10\x04\"\xf3\x02\n" +
+	"\x04Rate\"\xea\x02\n" +
 	"\x05Class\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PROBE\x10\x01\x12\x12\n" +
@@ -654,7 +664,9 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"\x12\n" +
 	"\n" +
 	"\x06REVOKE\x10\v\x12\t\n" +
-	"\x05AUDIT\x10\f\x12\x11\n" +
+	"\x05AUDIT\x10\f\x12\x16\n" +
+	"\x12KEY_PACKAGE_UPLOAD\x10\x10\x12\x15\n" +
+	"\x11KEY_PACKAGE_FETCH\x10\x11\x12\x11\n" +
 	"\rDEVICE_CHANGE\x10\r\x12\x0f\n" +
 	"\vDEVICE_LIST\x10\x0e\x12\x12\n" +
 	"\x0eCHANNEL_CREATE\x10\x13\x12\x12\n" +

@@ -144,6 +144,7 @@ const (
 	Reason_NO_SUCH_USER        Reason = 52
 	Reason_NO_SUCH_KEY         Reason = 53
 	Reason_RESET_TOKEN_INVALID Reason = 55 // wrong, used, replaced or expired, or for another name
+	Reason_LOG_GENERATION      Reason = 56 // known_note is of an earlier generation of the log, whose end was lost
 	Reason_NO_SUCH_ENTRY       Reason = 54 // the log has no such leaf, size, resource or receipt
 	// Delivery (BadRequest, NotFound, RateLimited).
 	Reason_NO_DEVICE         Reason = 60 // the recipient has no active device
@@ -165,6 +166,13 @@ const (
 	Reason_REQUEST_ID_INVALID Reason = 80 // not a UUIDv7
 	Reason_REQUEST_ID_TIME    Reason = 81 // its time is not within 24 h of the server's
 	Reason_REQUEST_ID_REUSED  Reason = 82 // the same id with another body
+	// KeyPackages (BadRequest, RateLimited).
+	Reason_KEY_PACKAGE_INVALID  Reason = 130 // malformed, or against RFC 9420; the message says what
+	Reason_KEY_PACKAGE_SUITE    Reason = 131 // a cipher suite that this server does not take
+	Reason_KEY_PACKAGE_LIFETIME Reason = 132 // over, not begun, or longer than 84 days
+	Reason_KEY_PACKAGE_DEVICE   Reason = 133 // the signature key is not the calling device's key
+	Reason_KEY_PACKAGE_CONSUMED Reason = 134 // it was given to somebody already
+	Reason_KEY_PACKAGES_FULL    Reason = 135 // the device has as many of the suite as it may (limit)
 	// Load and state (RateLimited, DeadlineExceeded, Unavailable, Internal).
 	Reason_RATE            Reason = 100 // token bucket empty
 	Reason_DEADLINE        Reason = 101
@@ -221,6 +229,7 @@ var (
 		52:  "NO_SUCH_USER",
 		53:  "NO_SUCH_KEY",
 		55:  "RESET_TOKEN_INVALID",
+		56:  "LOG_GENERATION",
 		54:  "NO_SUCH_ENTRY",
 		60:  "NO_DEVICE",
 		61:  "PAYLOAD_TOO_LARGE",
@@ -239,6 +248,12 @@ var (
 		80:  "REQUEST_ID_INVALID",
 		81:  "REQUEST_ID_TIME",
 		82:  "REQUEST_ID_REUSED",
+		130: "KEY_PACKAGE_INVALID",
+		131: "KEY_PACKAGE_SUITE",
+		132: "KEY_PACKAGE_LIFETIME",
+		133: "KEY_PACKAGE_DEVICE",
+		134: "KEY_PACKAGE_CONSUMED",
+		135: "KEY_PACKAGES_FULL",
 		100: "RATE",
 		101: "DEADLINE",
 		102: "STARTING",
@@ -289,6 +304,7 @@ var (
 		"NO_SUCH_USER":         52,
 		"NO_SUCH_KEY":          53,
 		"RESET_TOKEN_INVALID":  55,
+		"LOG_GENERATION":       56,
 		"NO_SUCH_ENTRY":        54,
 		"NO_DEVICE":            60,
 		"PAYLOAD_TOO_LARGE":    61,
@@ -307,6 +323,12 @@ var (
 		"REQUEST_ID_INVALID":   80,
 		"REQUEST_ID_TIME":      81,
 		"REQUEST_ID_REUSED":    82,
+		"KEY_PACKAGE_INVALID":  130,
+		"KEY_PACKAGE_SUITE":    131,
+		"KEY_PACKAGE_LIFETIME": 132,
+		"KEY_PACKAGE_DEVICE":   133,
+		"KEY_PACKAGE_CONSUMED": 134,
+		"KEY_PACKAGES_FULL":    135,
 		"RATE":                 100,
 		"DEADLINE":             101,
 		"STARTING":             102,
@@ -476,7 +498,7 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\vUnavailable\x10\t\x12\f\n" +
 	"\bInternal\x10\n" +
 	"\x12\x11\n" +
-	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\xdf\t\n" +
+	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\x8c\v\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFRAME_TRUNCATED\x10\x01\x12\x18\n" +
@@ -513,7 +535,8 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\x0fBUNDLE_REQUIRED\x103\x12\x10\n" +
 	"\fNO_SUCH_USER\x104\x12\x0f\n" +
 	"\vNO_SUCH_KEY\x105\x12\x17\n" +
-	"\x13RESET_TOKEN_INVALID\x107\x12\x11\n" +
+	"\x13RESET_TOKEN_INVALID\x107\x12\x12\n" +
+	"\x0eLOG_GENERATION\x108\x12\x11\n" +
 	"\rNO_SUCH_ENTRY\x106\x12\r\n" +
 	"\tNO_DEVICE\x10<\x12\x15\n" +
 	"\x11PAYLOAD_TOO_LARGE\x10=\x12\x0e\n" +
@@ -534,7 +557,13 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"LAST_OWNER\x10\x94\x01\x12\x16\n" +
 	"\x12REQUEST_ID_INVALID\x10P\x12\x13\n" +
 	"\x0fREQUEST_ID_TIME\x10Q\x12\x15\n" +
-	"\x11REQUEST_ID_REUSED\x10R\x12\b\n" +
+	"\x11REQUEST_ID_REUSED\x10R\x12\x18\n" +
+	"\x13KEY_PACKAGE_INVALID\x10\x82\x01\x12\x16\n" +
+	"\x11KEY_PACKAGE_SUITE\x10\x83\x01\x12\x19\n" +
+	"\x14KEY_PACKAGE_LIFETIME\x10\x84\x01\x12\x17\n" +
+	"\x12KEY_PACKAGE_DEVICE\x10\x85\x01\x12\x19\n" +
+	"\x14KEY_PACKAGE_CONSUMED\x10\x86\x01\x12\x16\n" +
+	"\x11KEY_PACKAGES_FULL\x10\x87\x01\x12\b\n" +
 	"\x04RATE\x10d\x12\f\n" +
 	"\bDEADLINE\x10e\x12\f\n" +
 	"\bSTARTING\x10f\x12\f\n" +

@@ -120,6 +120,8 @@ func TestTypedCalls(t *testing.T) {
 			return err
 		},
 		"ListGroupMembers": func() error { _, err := c.ListGroupMembers(ctx, new(pb.ListGroupMembersRequest)); return err },
+		"UploadKeyPackage": func() error { _, err := c.UploadKeyPackages(ctx, []byte("one")); return err },
+		"FetchKeyPackage":  func() error { _, err := c.FetchKeyPackage(ctx, new(pb.FetchKeyPackageRequest)); return err },
 		"RevokeKey": func() error {
 			_, err := c.RevokeKey(ctx, &pb.RevokeKeyRequest{Signature: make([]byte, 64)})
 			return err
@@ -188,7 +190,14 @@ func TestKeysWithoutProof(t *testing.T) {
 		c.ok(&pb.ResolveUserResponse{IdentityKey: public(alice.identity), Username: "alice"})
 	})
 	s.on("FetchHybridKey", func(c *fakeCall) { c.ok(&pb.FetchHybridKeyResponse{Keyset: new(pb.KeySet)}) })
+	s.on("FetchKeyPackage", func(c *fakeCall) {
+		c.ok(&pb.FetchKeyPackageResponse{Packages: []*pb.FetchKeyPackageResponse_Package{{DeviceKey: public(alice.device), KeyPackage: []byte("its")}}})
+	})
 	for name, call := range map[string]func() error{
+		"FetchKeyPackage": func() error {
+			_, err := c.FetchKeyPackage(t.Context(), &pb.FetchKeyPackageRequest{IdentityKey: public(alice.identity)})
+			return err
+		},
 		"ResolveUser":    func() error { _, err := c.ResolveUser(t.Context(), "alice"); return err },
 		"LookupUser":     func() error { _, err := c.LookupUser(t.Context(), "alice"); return err },
 		"LookupIdentity": func() error { _, err := c.LookupIdentity(t.Context(), public(alice.identity)); return err },

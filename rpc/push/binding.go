@@ -23,7 +23,8 @@ type Binding struct {
 
 	mu       sync.Mutex
 	last     Message
-	news     int // messages since the last push was made
+	news     int  // messages since the last push was made
+	low      bool // the device should upload KeyPackages
 	words    []word
 	queued   bool // in hub.queue, or a worker has it
 	blocked  bool // a goroutine waits in link.Push
@@ -106,6 +107,14 @@ func (b *Binding) add(m *Message) bool {
 	return b.enlist()
 }
 
+// addLow is add for a device that has few KeyPackages left.
+func (b *Binding) addLow() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.low = true
+	return b.enlist()
+}
+
 // addWord is add for a word.
 func (b *Binding) addWord(w word) bool {
 	b.mu.Lock()
@@ -117,9 +126,14 @@ func (b *Binding) addWord(w word) bool {
 	return b.enlist()
 }
 
-// dropWord gives a word up. Whoever misses a MEMBERSHIP is told to look.
+// dropWord gives a word up. Whoever misses a MEMBERSHIP is told to look, and that
+// KeyPackages are low is told with it.
 func (b *Binding) dropWord(w word) bool {
-	if w.kind != pb.PushType_MEMBERSHIP {
+	switch w.kind {
+	case pb.PushType_MEMBERSHIP:
+	case pb.PushType_NEW_MESSAGE:
+		b.low = true
+	default:
 		return false
 	}
 	b.news += resyncNews
@@ -153,6 +167,9 @@ func (b *Binding) take() (w word, last Message, news int) {
 		last, news = b.last, b.news
 		b.news = 0
 		return w, last, news
+	case b.low:
+		b.low = false
+		return word{pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{KeyPackagesLow: true}}, last, 0
 	}
 	b.queued = false
 	return w, last, 0
@@ -189,12 +206,25 @@ func (b *Binding) announce(last *Message, news int) {
 	if push == nil {
 		return
 	}
+	low := false
+	if m, ok := push.(*pb.PushNewMessage); ok {
+		low = b.takeLow()
+		m.KeyPackagesLow = low
+	}
 	if err := b.link.TryPush(kind, push); errors.Is(err, ErrFull) {
 		b.mu.Lock()
-		b.blocked = true
+		b.blocked, b.low = true, b.low || low
 		b.mu.Unlock()
 		b.hub.running.Go(b.awaitRoom)
 	}
+}
+
+// takeLow tells once whether the device has few KeyPackages left.
+func (b *Binding) takeLow() (low bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	low, b.low = b.low, false
+	return low
 }
 
 // push tells of one message, or that there are several. It is nil when the message
@@ -238,11 +268,11 @@ func (b *Binding) membership(m *Message, data []byte) (pb.PushType, proto.Messag
 // What comes meanwhile needs another one: the client may have read its queue
 // between the two.
 func (b *Binding) awaitRoom() {
-	err := b.link.Push(pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{Resync: true})
+	err := b.link.Push(pb.PushType_NEW_MESSAGE, &pb.PushNewMessage{Resync: true, KeyPackagesLow: b.takeLow()})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.blocked = false
-	if err != nil || b.released || b.news == 0 || b.queued {
+	if err != nil || b.released || b.queued || (b.news == 0 && !b.low) {
 		return
 	}
 	b.queued = true

@@ -13,7 +13,8 @@
 // and, when it is small, its payload. Several that came before a worker got to
 // them, and those that a client's stream limit or flow-control window leaves no
 // room for, are one PushNewMessage with resync set, which tells the client to
-// fetch: the more there is to do, the fewer pushes are sent.
+// fetch: the more there is to do, the fewer pushes are sent. That few KeyPackages
+// are left is told with the next push, or with one that tells nothing else.
 //
 // What is not in a queue (typing, presence, who joined a channel) is a word of its
 // own, sent as it is; those that a client has no room for are dropped, and a dropped

@@ -117,6 +117,20 @@ func (h *Hub) announce(messages []Message) {
 	}
 }
 
+// LowOnKeyPackages tells devices that few of their KeyPackages are left. As
+// Publish, it never blocks.
+func (h *Hub) LowOnKeyPackages(devices [][32]byte) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for _, device := range devices {
+		for b := range h.bindings[device] {
+			if b.addLow() {
+				h.queue.put(b)
+			}
+		}
+	}
+}
+
 // Tell sends devices what no queue of theirs holds, to each of their connections.
 // It never blocks. What a client leaves no room for is dropped; a MEMBERSHIP then
 // becomes part of a resync.

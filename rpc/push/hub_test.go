@@ -210,3 +210,34 @@ func TestSessionEndClosesItsConnectionsOnly(t *testing.T) {
 		}
 	})
 }
+
+// TestLowOnKeyPackages: a push of its own tells it, and only the device; one that
+// meets a full client comes with the resync.
+func TestLowOnKeyPackages(t *testing.T) {
+	withHub(t, func(t *testing.T, h *Hub, s *store) {
+		mine, other := newLink(1), newLink(8)
+		defer h.Bind(device(1), token(1), mine).Release()
+		defer h.Bind(device(2), token(2), other).Release()
+		h.LowOnKeyPackages([][32]byte{device(1), device(1), device(3)})
+		synctest.Wait()
+		got := mine.taken()
+		if len(got) != 1 || !got[0].GetKeyPackagesLow() || got[0].GetResync() || got[0].GetSeq() != 0 {
+			t.Errorf("pushed %v", got)
+		}
+		h.LowOnKeyPackages([][32]byte{device(1)})
+		synctest.Wait()
+		mine.read(4)
+		synctest.Wait()
+		if got := mine.taken(); len(got) != 1 || !got[0].GetKeyPackagesLow() || !got[0].GetResync() {
+			t.Errorf("pushed %v", got)
+		}
+		h.Publish([]Message{s.put(1, []byte("x"))}, nil)
+		synctest.Wait()
+		if got := mine.taken(); len(got) != 1 || got[0].GetKeyPackagesLow() || got[0].GetSeq() != 1 {
+			t.Errorf("pushed %v", got)
+		}
+		if got := other.taken(); len(got) != 0 {
+			t.Errorf("another device was told: %v", got)
+		}
+	})
+}

@@ -30,6 +30,8 @@ var bindings = []binding{
 	mutation[*pb.AckResponse](commands.NewAck),
 	mutation[*pb.BatchEnqueueResponse](commands.NewBatchEnqueue),
 
+	special(false, (*call).uploadKeyPackage),
+	special(true, (*call).fetchKeyPackage),
 	special(true, (*call).uploadHybridKey),
 	lookup(commands.FetchHybridKey),
 	lookup(commands.FetchHybridKeys),

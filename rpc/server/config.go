@@ -55,6 +55,9 @@ type Config struct {
 	// only calls pass that free space or are needed to; 0: no such limit, and no
 	// ballast file in Dir.
 	MinFree int
+	// MLSSuites are the cipher suites whose KeyPackages are taken; nil means
+	// commands.DefaultKeyPackageSuites.
+	MLSSuites commands.KeyPackageSuites
 	// Witnesses cosign the log's checkpoints; the zero value asks none.
 	Witnesses transparency.WitnessPolicy
 	// WallClock tells the engine the time of day; nil means time.Now. It is not
@@ -80,6 +83,9 @@ func (c Config) validate() (Config, error) {
 	}
 	if c.Limits == "" {
 		c.Limits = LimitsDefault
+	}
+	if c.MLSSuites == nil {
+		c.MLSSuites = commands.DefaultKeyPackageSuites
 	}
 	switch {
 	case c.Dir == "":

@@ -13,22 +13,23 @@ import (
 // rates are the budgets of the classes in the method table that are charged to
 // the caller alone: the account of a session, else the address prefix.
 var rates = map[pb.Rate_Class]budget{
-	pb.Rate_PROBE:           {burst: 60, interval: time.Second},
-	pb.Rate_REGISTER_START:  {burst: 30, interval: time.Hour / 30},
-	pb.Rate_REGISTER_FINISH: {burst: 6, interval: time.Hour / 6},
-	pb.Rate_RECEIVE:         {burst: 1_200, interval: time.Second / 50},
-	pb.Rate_KEY_UPLOAD:      {burst: 20, interval: time.Minute},
-	pb.Rate_KEY_FETCH:       {burst: 300, interval: time.Second / 2},
-	pb.Rate_RESOLVE:         {burst: 100, interval: 10 * time.Second},
-	pb.Rate_REVOKE:          {burst: 10, interval: time.Hour / 10},
-	pb.Rate_AUDIT:           {burst: 300, interval: time.Second / 5},
-	pb.Rate_DEVICE_CHANGE:   {burst: 20, interval: time.Minute},
-	pb.Rate_DEVICE_LIST:     {burst: 60, interval: time.Second},
-	pb.Rate_CHANNEL_CREATE:  {burst: 100, interval: 24 * time.Hour / 100},
-	pb.Rate_CHANNEL_CHANGE:  {burst: 120, interval: time.Second},
-	pb.Rate_CHANNEL_READ:    {burst: 300, interval: time.Second / 5},
-	pb.Rate_REPORT:          {burst: 30, interval: 24 * time.Hour / 30},
-	pb.Rate_MODERATE:        {burst: 120, interval: time.Second},
+	pb.Rate_PROBE:              {burst: 60, interval: time.Second},
+	pb.Rate_REGISTER_START:     {burst: 30, interval: time.Hour / 30},
+	pb.Rate_REGISTER_FINISH:    {burst: 6, interval: time.Hour / 6},
+	pb.Rate_RECEIVE:            {burst: 1_200, interval: time.Second / 50},
+	pb.Rate_KEY_UPLOAD:         {burst: 20, interval: time.Minute},
+	pb.Rate_KEY_FETCH:          {burst: 300, interval: time.Second / 2},
+	pb.Rate_RESOLVE:            {burst: 100, interval: 10 * time.Second},
+	pb.Rate_REVOKE:             {burst: 10, interval: time.Hour / 10},
+	pb.Rate_AUDIT:              {burst: 300, interval: time.Second / 5},
+	pb.Rate_DEVICE_CHANGE:      {burst: 20, interval: time.Minute},
+	pb.Rate_DEVICE_LIST:        {burst: 60, interval: time.Second},
+	pb.Rate_CHANNEL_CREATE:     {burst: 100, interval: 24 * time.Hour / 100},
+	pb.Rate_CHANNEL_CHANGE:     {burst: 120, interval: time.Second},
+	pb.Rate_CHANNEL_READ:       {burst: 300, interval: time.Second / 5},
+	pb.Rate_KEY_PACKAGE_UPLOAD: {burst: 20, interval: time.Minute},
+	pb.Rate_REPORT:             {burst: 30, interval: 24 * time.Hour / 30},
+	pb.Rate_MODERATE:           {burst: 120, interval: time.Second},
 }
 
 // Budgets that are charged to something else, too.
@@ -57,6 +58,8 @@ const (
 	kindLoginOwn
 	kindReceipt
 	kindTyping
+	kindPackagePair
+	kindPackageTarget
 )
 
 // spend charges a call to its buckets. Refusal: RateLimited RATE. Unknown names
@@ -85,6 +88,8 @@ func (c *call) charges() ([]charge, error) {
 		return c.sendCharges(), nil
 	case pb.Rate_LOGIN:
 		return c.loginCharges()
+	case pb.Rate_KEY_PACKAGE_FETCH:
+		return nil, nil // its handler charges: an empty bucket changes the answer
 	case pb.Rate_LOGIN_FINISH:
 		return nil, nil // paid for by the first half: without it there is no work
 	case pb.Rate_REVOKE: // by address, whoever asks: a session must not buy more

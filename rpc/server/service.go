@@ -17,6 +17,7 @@ type service struct {
 	hub        *push.Hub
 	vrf        *kt.VRFPrivateKey
 	frank      *commands.FrankKey
+	suites     commands.KeyPackageSuites
 	handlers   map[uint16]handler
 	teller     *teller
 }
@@ -33,7 +34,7 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 	}
 	s := &service{
 		serverName: serverName, engine: engine, ceremonies: ceremonies,
-		vrf: kt.NewVRFPrivateKey(d.Secrets.VRFSeed), handlers: handlers,
+		vrf: kt.NewVRFPrivateKey(d.Secrets.VRFSeed), handlers: handlers, suites: c.MLSSuites,
 		frank: commands.NewFrankKey(datadir.FrankVersion, d.Secrets.FrankKey),
 		hub:   push.NewHub(push.Options{Payload: engine.Payload, Logger: c.Logger}),
 	}
@@ -53,6 +54,9 @@ func (s *service) published(p commands.Published) {
 	s.hub.Publish(messages, p.Ended)
 	for _, change := range p.Members {
 		s.teller.note(change)
+	}
+	if len(p.Low) > 0 {
+		s.hub.LowOnKeyPackages(p.Low)
 	}
 }
 

@@ -92,23 +92,28 @@ type faultRun struct {
 // synctest bubble. After a fault that ended a life, the server starts again on
 // what survived, on a good disk, and must go on.
 func RunScript(seed uint64, f Fault) (FaultResult, error) {
+	r := newFaultRun(seed, f)
+	defer r.cancel()
+	err := r.run()
+	if err != nil {
+		err = fmt.Errorf("fault %v (met %s): %w\n%s", f, describe(r.op), err, r.w.logs)
+	}
+	result := FaultResult{Ops: r.ops, Outcome: r.outcome, Counts: r.w.Counts()}
+	if !r.hit.IsZero() {
+		result.Op = describe(r.op)
+	}
+	return result, err
+}
+
+func newFaultRun(seed uint64, f Fault) *faultRun {
 	w := NewWorld(seed)
 	w.plan = plan{people: 2, limits: server.LimitsOff}
 	w.People = w.People[:2]
 	w.Net.SetWeather(Weather{Delay: time.Millisecond})
 	r := &faultRun{w: w, fault: f, outcome: "went on"}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	defer r.cancel()
 	w.Prepare = func(_ int, d *Disk) { d.Fail = r.meet }
-	err := r.run()
-	if err != nil {
-		err = fmt.Errorf("fault %v (met %s): %w\n%s", f, describe(r.op), err, w.logs)
-	}
-	result := FaultResult{Ops: r.ops, Outcome: r.outcome, Counts: w.Counts()}
-	if !r.hit.IsZero() {
-		result.Op = describe(r.op)
-	}
-	return result, err
+	return r
 }
 
 // describe names an operation by what it does to which kind of file.

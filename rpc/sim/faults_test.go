@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,8 +21,13 @@ import (
 	"time"
 )
 
-// faultVariable names the fault for the process that lives through it.
-const faultVariable = "QPC_FAULT"
+const (
+	// faultVariable names the fault for the process that lives through it.
+	faultVariable = "QPC_FAULT"
+	// countVariable says how many faults a test draws, seedVariable from what.
+	countVariable = "QPC_FAULTS"
+	seedVariable  = "QPC_FAULTS_SEED"
+)
 
 // TestScript lives through the script with the fault that QPC_FAULT names, in
 // this process: it is what the printed command of a failure runs. Without a name,
@@ -123,6 +129,30 @@ func suffer(t *testing.T, faults []Fault) map[string]int {
 	return outcomes
 }
 
+// drawn is how many faults a test draws, and what from: a run says it, so that
+// it can be repeated.
+func drawn(t *testing.T, usual int) (n int, rng *rand.Rand) {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	n = usual
+	for variable, take := range map[string]func(uint64){
+		countVariable: func(v uint64) { n = int(v) },
+		seedVariable:  func(v uint64) { seed = v },
+	} {
+		text := os.Getenv(variable)
+		if text == "" {
+			continue
+		}
+		v, err := strconv.ParseUint(text, 10, 63)
+		if err != nil || v == 0 {
+			t.Fatalf("%s=%q is no number", variable, text)
+		}
+		take(v)
+	}
+	t.Logf("%s=%d %s=%d", countVariable, n, seedVariable, seed)
+	return n, rand.New(rand.NewPCG(seed, 5))
+}
+
 // scale is a number that depends on how much time a run has.
 func scale(race, usual, nightly, release int) int {
 	switch os.Getenv("QPC_TEST_SCALE") {
@@ -153,9 +183,9 @@ func tally(outcomes map[string]int) string {
 // failed node acknowledges nothing more and ends within a second.
 func TestEveryFileOperationFails(t *testing.T) {
 	ops := scriptOps(t)
-	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 5))
+	n, rng := drawn(t, scale(2, 25, 200, ops))
+	stride := max(1, ops/n)
 	for _, kind := range []FaultKind{ErrorOnce, ErrorOn, NoSpace} {
-		stride := max(1, ops/scale(2, 25, 200, ops))
 		var faults []Fault
 		for n := 1 + rng.IntN(stride); n <= ops; n += stride {
 			faults = append(faults, Fault{kind, n, []int{100, 0, 50}[n%3]})
@@ -172,9 +202,9 @@ func TestEveryFileOperationFails(t *testing.T) {
 // what was not synced survives: nothing that was acknowledged is lost.
 func TestPowerLossAtAnyOperation(t *testing.T) {
 	ops := scriptOps(t)
-	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 6))
+	n, rng := drawn(t, scale(5, 40, 2000, 100_000))
 	var faults []Fault
-	for i := range scale(5, 40, 2000, 100_000) {
+	for i := range n {
 		faults = append(faults, Fault{PowerLoss, 1 + rng.IntN(ops), []int{0, 10, 50, 90, 100}[i%5]})
 	}
 	outcomes := suffer(t, faults)

@@ -29,6 +29,7 @@ type Model struct {
 	// Revoked are the keys that are out of use, with what was said about each.
 	Revoked map[Key]*pb.Revocation
 	ids     map[ID]*Account // by account id
+	begun   bool            // a generation, whose CONFIG follows
 	// Channels are those that somebody is in.
 	Channels map[ID]*Channel
 	// Bans are those that nothing has ended yet, by account.
@@ -135,9 +136,10 @@ func (m *Model) Apply(ev *pb.Event) error {
 	if ev.TimeMs < m.TimeMS {
 		return fmt.Errorf("time %d runs back from %d", ev.TimeMs, m.TimeMS)
 	}
-	if (m.Size == 0) != (ev.GetServerConfigured() != nil) {
-		return fmt.Errorf("the first event and no other configures the server")
+	if (m.Size == 0 || m.begun) != (ev.GetServerConfigured() != nil) {
+		return fmt.Errorf("the first event, and the one after a GenerationBegun, configures the server, and no other")
 	}
+	m.begun = false
 	m.TimeMS = ev.TimeMs
 	if err := m.acts(ev); err != nil {
 		return err
@@ -159,6 +161,9 @@ func (m *Model) Apply(ev *pb.Event) error {
 func (m *Model) body(ev *pb.Event) error {
 	switch b := ev.Body.(type) {
 	case *pb.Event_ServerConfigured, *pb.Event_SnapshotTaken, *pb.Event_RequestAnswered:
+		return nil
+	case *pb.Event_GenerationBegun:
+		m.beginGeneration()
 		return nil
 	case *pb.Event_DeviceRegistered:
 		return m.addDevice(b.DeviceRegistered)

@@ -225,7 +225,7 @@ func (l *testLog) erase() {
 	if err != nil || n != len(indexes) {
 		l.t.Fatalf("erased %d of %d bodies: %v", n, len(indexes), err)
 	}
-	if err := l.log.Compact(l.t.Context()); err != nil {
+	if err := l.log.Compact(l.t.Context(), 64<<20); err != nil {
 		l.t.Fatal(err)
 	}
 	if r, err := l.log.Record(indexes[1000]); err != nil || !r.Erased {
