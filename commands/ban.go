@@ -74,17 +74,18 @@ func localName(username string) (string, error) {
 	return nameOf(username)
 }
 
-// serverScope holds a scope to what is offered.
-func serverScope(scope pb.BanScope, channel []byte) error {
+// checkScope tells whether a scope is one channel.
+func checkScope(scope pb.BanScope, channel []byte) (oneChannel bool, err error) {
 	switch {
-	case scope == pb.BanScope_ONE_CHANNEL:
-		return notSupported("bans from a channel are")
 	case scope == pb.BanScope_BAN_SCOPE_UNSPECIFIED:
-		return missing("scope")
+		return false, missing("scope")
+	case scope == pb.BanScope_ONE_CHANNEL:
+		_, err := channelIDOf(channel)
+		return true, err
 	case scope != pb.BanScope_WHOLE_SERVER || len(channel) > 0:
-		return invalid("scope %d with a channel_id of %d bytes", scope, len(channel))
+		return false, invalid("scope %d with a channel_id of %d bytes", scope, len(channel))
 	}
-	return nil
+	return false, nil
 }
 
 // ban is a BanUser, whichever way it came.
@@ -138,7 +139,8 @@ func (b *ban) decide(tx *Tx) error {
 // or higher role. Refusals: BadRequest MISSING_FIELD, INVALID_FIELD,
 // USERNAME_INVALID, NOT_SUPPORTED; Forbidden ROLE; NotFound NO_SUCH_USER.
 func NewBanUser(rule *pb.Rule, req *pb.BanUserRequest) (*Command, error) {
-	if err := serverScope(req.GetScope(), req.GetChannelId()); err != nil {
+	oneChannel, err := checkScope(req.GetScope(), req.GetChannelId())
+	if err != nil {
 		return nil, err
 	}
 	b, err := newBan(pb.Actor_SESSION, req.GetUsername(), req.GetReason(), req.GetUntilMs())
@@ -146,7 +148,11 @@ func NewBanUser(rule *pb.Rule, req *pb.BanUserRequest) (*Command, error) {
 		return nil, err
 	}
 	return NewCommand(rule, req, func(tx *Tx) (*pb.BanUserResponse, error) {
-		if err := b.decide(tx); err != nil {
+		decide := b.decide
+		if oneChannel {
+			decide = func(tx *Tx) error { return b.decideInChannel(tx, req.GetChannelId()) }
+		}
+		if err := decide(tx); err != nil {
 			return nil, err
 		}
 		return &pb.BanUserResponse{ServerTimeMs: tx.Now()}, nil
@@ -205,7 +211,8 @@ func (l *lift) decide(tx *Tx) error {
 // NewUnbanUser makes the command of an UnbanUser. Refusals: those of NewBanUser;
 // NotFound NOT_BANNED.
 func NewUnbanUser(rule *pb.Rule, req *pb.UnbanUserRequest) (*Command, error) {
-	if err := serverScope(req.GetScope(), req.GetChannelId()); err != nil {
+	oneChannel, err := checkScope(req.GetScope(), req.GetChannelId())
+	if err != nil {
 		return nil, err
 	}
 	l, err := newLift(pb.Actor_SESSION, req.GetUsername(), req.GetReason())
@@ -213,7 +220,11 @@ func NewUnbanUser(rule *pb.Rule, req *pb.UnbanUserRequest) (*Command, error) {
 		return nil, err
 	}
 	return NewCommand(rule, req, func(tx *Tx) (*pb.UnbanUserResponse, error) {
-		if err := l.decide(tx); err != nil {
+		decide := l.decide
+		if oneChannel {
+			decide = func(tx *Tx) error { return l.decideInChannel(tx, req.GetChannelId()) }
+		}
+		if err := decide(tx); err != nil {
 			return nil, err
 		}
 		return &pb.UnbanUserResponse{ServerTimeMs: tx.Now()}, nil
@@ -251,8 +262,12 @@ func expireBans(tx *Tx) (more bool, err error) {
 // Forbidden ROLE; BadRequest MISSING_FIELD, INVALID_FIELD, NOT_SUPPORTED,
 // TOO_MANY_ITEMS, USERNAME_INVALID.
 func ListBanned(v *View, req *pb.ListBannedRequest) (*pb.ListBannedResponse, error) {
-	if err := serverScope(req.GetScope(), req.GetChannelId()); err != nil {
+	oneChannel, err := checkScope(req.GetScope(), req.GetChannelId())
+	if err != nil {
 		return nil, err
+	}
+	if oneChannel {
+		return listChannelBans(v, req)
 	}
 	if err := v.Caller.requireRole(v.Reader, pb.Role_MODERATOR); err != nil {
 		return nil, err
@@ -287,8 +302,15 @@ func oneBan(v *View, username string) (*pb.ListBannedResponse, error) {
 	return resp, err
 }
 
-// listBans is a page of bans that are not over.
-func listBans(v *View, rawAfter []byte, wish uint32) (entries []*pb.Ban, next []byte, err error) {
+// listBans is a page of bans from the server that are not over.
+func listBans(v *View, after []byte, wish uint32) (entries []*pb.Ban, next []byte, err error) {
+	return pageOfBans(v, after, wish, func(after projections.ID, limit int) ([]projections.Ban, error) {
+		return projections.Bans(v.Reader, after, limit)
+	})
+}
+
+// pageOfBans is a page of bans that are not over.
+func pageOfBans(v *View, rawAfter []byte, wish uint32, list func(after projections.ID, limit int) ([]projections.Ban, error)) (entries []*pb.Ban, next []byte, err error) {
 	limit, err := pageLimit("max_entries", wish, MaxBanEntries)
 	if err != nil {
 		return nil, nil, err
@@ -298,7 +320,7 @@ func listBans(v *View, rawAfter []byte, wish uint32) (entries []*pb.Ban, next []
 		return nil, nil, invalid("after has %d bytes, not %d", n, len(after))
 	}
 	copy(after[:], rawAfter)
-	bans, err := projections.Bans(v.Reader, after, limit+1)
+	bans, err := list(after, limit+1)
 	if err != nil {
 		return nil, nil, err
 	}

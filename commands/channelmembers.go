@@ -9,8 +9,10 @@ import (
 )
 
 // newcomers turns identity keys into the accounts that are not in the channel
-// yet, each once. Refusals: NotFound NO_SUCH_USER; BadRequest CHANNEL_FULL.
-func newcomers(view projections.Reader, channel *projections.Channel, caller projections.ID, keys [][]byte) ([][]byte, error) {
+// yet, each once. Refusals: NotFound NO_SUCH_USER; BadRequest CHANNEL_FULL;
+// Forbidden CHANNEL_BANNED.
+func newcomers(tx *Tx, channel *projections.Channel, caller projections.ID, keys [][]byte) ([][]byte, error) {
+	view := tx.View()
 	var added [][]byte
 	seen := map[projections.ID]bool{caller: true}
 	for _, key := range keys {
@@ -27,7 +29,7 @@ func newcomers(view projections.Reader, channel *projections.Channel, caller pro
 		} else if found {
 			continue
 		}
-		if err := mayJoin(view, channel.ID, account); err != nil {
+		if err := mayJoin(view, tx.Now(), channel.ID, account); err != nil {
 			return nil, err
 		}
 		added = append(added, account[:])
@@ -53,9 +55,15 @@ func accountOfKey(view projections.Reader, key []byte) (projections.ID, error) {
 	return owner.AccountID, nil
 }
 
-// mayJoin is asked before an account is taken into a channel, by whatever way:
-// whoever must be kept out is refused here.
-func mayJoin(projections.Reader, projections.ID, projections.ID) error { return nil }
+// mayJoin is asked before an account is taken into a channel, by whatever way.
+// Refusal: Forbidden CHANNEL_BANNED.
+func mayJoin(view projections.Reader, now uint64, channel, account projections.ID) error {
+	ban, found, err := projections.ChannelBanOf(view, channel, account)
+	if err == nil && found && !ban.OverAt(now) {
+		err = Refuse(pb.Status_Forbidden, pb.Reason_CHANNEL_BANNED, "somebody of these is banned from the channel: lift the ban first")
+	}
+	return err
+}
 
 // emitMembers emits a change of members in the caller's name.
 func emitMembers(tx *Tx, channel projections.ID, change *pb.ChannelMembersChanged) error {
@@ -90,7 +98,7 @@ func (s *seat) invite(tx *Tx, keys [][]byte) ([][]byte, error) {
 	if err := cmp.Or(s.require(pb.ChannelRole_CHANNEL_ADMIN), s.requireJoined()); err != nil {
 		return nil, err
 	}
-	return newcomers(tx.View(), &s.channel, tx.Caller().Account, keys)
+	return newcomers(tx, &s.channel, tx.Caller().Account, keys)
 }
 
 // NewAddMember makes the command of an AddMember.

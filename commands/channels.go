@@ -151,7 +151,7 @@ func checkMemberKeys(field string, keys [][]byte, remote []string) error {
 func CreateChannel(tx *Tx, req *pb.CreateChannelRequest) (*pb.CreateChannelResponse, error) {
 	channel := projections.Channel{ID: tx.NewID(), Members: 1}
 	creator := tx.Caller().Account
-	added, err := newcomers(tx.View(), &channel, creator, req.GetMembers())
+	added, err := newcomers(tx, &channel, creator, req.GetMembers())
 	if err != nil {
 		return nil, err
 	}

@@ -91,7 +91,7 @@ func UpdateGroupMetadata(tx *Tx, p *PreparedUpdate) (*pb.UpdateGroupMetadataResp
 	}
 	var added [][]byte
 	if p.fields.has(pb.ChannelField_ADD_MEMBERS) {
-		if added, err = newcomers(tx.View(), &s.channel, s.member.Account, p.req.GetAddMembers()); err != nil {
+		if added, err = newcomers(tx, &s.channel, s.member.Account, p.req.GetAddMembers()); err != nil {
 			return nil, err
 		}
 	}

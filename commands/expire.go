@@ -25,6 +25,7 @@ var expiries = []func(*Tx) (more bool, err error){
 	expireKeyPackages,
 	releaseKeyPackages,
 	expireBans,
+	expireChannelBans,
 }
 
 // expireMessages removes messages whose time to live ended.

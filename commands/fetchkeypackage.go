@@ -81,6 +81,9 @@ func chooseKeyPackages(tx *Tx, wish *keyPackageWish) (taken []takenKeyPackage, e
 	if err != nil || !found {
 		return nil, err
 	}
+	if banned, err := projections.BannedAt(tx.View(), account.ID, tx.Now()); err != nil || banned {
+		return nil, err // as if there were none
+	}
 	for _, device := range account.Devices {
 		if device == tx.Caller().DeviceKey {
 			continue // nobody adds the device that asks

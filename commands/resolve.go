@@ -33,6 +33,25 @@ func ResolveUser(v *View, req *pb.ResolveUserRequest) (*pb.ResolveUserResponse, 
 	return resp, err
 }
 
+// Resolvable refuses a name whose user is banned now. ResolveUser does so by its view,
+// which with a proof is that of the newest checkpoint. Refusal: NotFound
+// NO_SUCH_USER.
+func Resolvable(v *View, req *pb.ResolveUserRequest) error {
+	name, err := statement.CanonicalUsername(req.GetUsername())
+	if err != nil {
+		return nil // ResolveUser says what is wrong with it
+	}
+	account, found, err := projections.AccountByName(v.Reader, name)
+	if err != nil || !found {
+		return err
+	}
+	banned, err := projections.BannedAt(v.Reader, account.ID, v.Now)
+	if err == nil && banned {
+		err = errNoSuchUser
+	}
+	return err
+}
+
 func resolveName(v *View, name string) (*pb.ResolveUserResponse, error) {
 	account, found, err := projections.AccountByName(v.Reader, name)
 	if err != nil {

@@ -130,6 +130,12 @@ func applyBody(b *Batch, e *Entry) error {
 		return applyMessageReported(b, body.MessageReported, now)
 	case *pb.Event_ReportResolved:
 		return applyReportResolved(b, body.ReportResolved, now)
+	case *pb.Event_ChannelUserBanned:
+		return applyChannelUserBanned(b, body.ChannelUserBanned, now)
+	case *pb.Event_ChannelUserUnbanned:
+		return applyChannelUserUnbanned(b, body.ChannelUserUnbanned)
+	case *pb.Event_ChannelBansExpired:
+		return applyChannelBansExpired(b, body.ChannelBansExpired, now)
 	default:
 		return invalid("no body of a known type")
 	}

@@ -99,11 +99,16 @@ func applyBansExpired(b *Batch, ev *pb.BansExpired, nowMS uint64) error {
 	return nil
 }
 
-func (b *Batch) putBan(ban *Ban) error {
+// encodeBan leaves the row in b.row.
+func (b *Batch) encodeBan(ban *Ban) {
 	row := binary.BigEndian.AppendUint64(b.row[:0], ban.SinceMS)
 	row = binary.BigEndian.AppendUint64(row, ban.UntilMS)
 	row = append(append(row, byte(ban.By)), ban.ByAccount[:]...)
 	b.row = appendBytes(row, ban.Reason)
+}
+
+func (b *Batch) putBan(ban *Ban) error {
+	b.encodeBan(ban)
 	if err := b.put(keyOfID(b.scratch(), prefixBan, ban.Account), b.row); err != nil || ban.UntilMS == 0 {
 		return err
 	}

@@ -241,6 +241,9 @@ func (b *Batch) putChannelText(id ID, name, description []byte) error {
 // removeChannel forgets a channel that nobody is in any more. Posts that wait in
 // queues stay: they are the readers'.
 func (b *Batch) removeChannel(id ID) error {
+	if err := b.removeChannelBans(id); err != nil {
+		return err
+	}
 	if err := b.remove(keyOfID(b.scratch(), prefixChannelText, id)); err != nil {
 		return err
 	}

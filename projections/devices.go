@@ -82,9 +82,12 @@ func applyDeviceRegistered(b *Batch, ev *pb.DeviceRegistered, nowMS uint64) erro
 	return b.moveQueue(from, device, &q)
 }
 
-// removeDeviceState removes what belongs to a device and goes with it: its queue.
-// Whatever else is kept by device is removed here too.
-func (b *Batch) removeDeviceState(_ ID, device Key) error {
+// removeDeviceState removes what belongs to a device and goes with it: its
+// KeyPackages and its queue. Whatever else is kept by device is removed here too.
+func (b *Batch) removeDeviceState(account ID, device Key) error {
+	if err := b.removeKeyPackages(Device{Key: device, AccountID: account}); err != nil {
+		return err
+	}
 	return b.removeQueue(device)
 }
 

@@ -65,7 +65,10 @@ const (
 	prefixBanEnd      = 0x71 // until ms u64 ‖ account[16] → ∅
 	prefixReport      = 0x72 // number u64 → Report
 	prefixReportID    = 0x73 // report[16] → number u64
-	prefixReportCount = 0x74 // → number of the next report u64
+	prefixReportCount = 0x74 // → number of the last report u64
+
+	prefixChannelBan    = 0x75 // channel[16] ‖ account[16] → Ban
+	prefixChannelBanEnd = 0x76 // until ms u64 ‖ channel[16] ‖ account[16] → ∅
 )
 
 // pointCached tells which rows the writer keeps in memory between batches: those
@@ -130,6 +133,14 @@ func drainKey(dst []byte, device Key, hour uint32) []byte {
 
 func drainDueKey(dst []byte, hour uint32, device Key) []byte {
 	return append(keyOfU32(dst, prefixDrainDue, hour), device[:]...)
+}
+
+func channelBanKey(dst []byte, channel, account ID) []byte {
+	return append(keyOfID(dst, prefixChannelBan, channel), account[:]...)
+}
+
+func channelBanEndKey(dst []byte, untilMS uint64, channel, account ID) []byte {
+	return append(append(keyOfU64(dst, prefixChannelBanEnd, untilMS), channel[:]...), account[:]...)
 }
 
 func banEndKey(dst []byte, untilMS uint64, account ID) []byte {

@@ -162,9 +162,6 @@ func (b *Batch) removeDevice(account ID, device Key) error {
 	if err := b.putAccount(&a); err != nil {
 		return err
 	}
-	if err := b.removeKeyPackages(Device{Key: device, AccountID: account}); err != nil {
-		return err
-	}
 	if err := b.remove(keyOf32(b.scratch(), prefixDevice, device)); err != nil {
 		return err
 	}

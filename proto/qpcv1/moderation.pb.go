@@ -4,8 +4,7 @@
 // 	protoc        v3.21.12
 // source: qpc/v1/moderation.proto
 
-// Moderation (420-425): reports, and bans from the whole server. Bans from a channel
-// are not offered yet.
+// Moderation (420-425): reports, and bans from the whole server or from one channel.
 
 package qpcv1
 
@@ -99,7 +98,7 @@ const (
 	BanScope_BAN_SCOPE_UNSPECIFIED BanScope = 0
 	// From the whole server: for moderators.
 	BanScope_WHOLE_SERVER BanScope = 1
-	// From one channel: not offered yet.
+	// From one channel: for its owners and admins.
 	BanScope_ONE_CHANNEL BanScope = 2
 )
 
@@ -1797,6 +1796,252 @@ func (x *ReportResolved) GetActor() *Actor {
 	return nil
 }
 
+// ChannelUserBanned keeps an account out of a channel, or changes its ban. A member
+// is removed by the ChannelMembersChanged that follows.
+type ChannelUserBanned struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ChannelId []byte                 `protobuf:"bytes,1,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	AccountId []byte                 `protobuf:"bytes,2,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// The member who decided it.
+	ActorId []byte `protobuf:"bytes,3,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
+	// 0 = until it is lifted.
+	UntilMs       uint64 `protobuf:"varint,4,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChannelUserBanned) Reset() {
+	*x = ChannelUserBanned{}
+	mi := &file_qpc_v1_moderation_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChannelUserBanned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChannelUserBanned) ProtoMessage() {}
+
+func (x *ChannelUserBanned) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_moderation_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChannelUserBanned.ProtoReflect.Descriptor instead.
+func (*ChannelUserBanned) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_moderation_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ChannelUserBanned) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+func (x *ChannelUserBanned) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *ChannelUserBanned) GetActorId() []byte {
+	if x != nil {
+		return x.ActorId
+	}
+	return nil
+}
+
+func (x *ChannelUserBanned) GetUntilMs() uint64 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
+}
+
+func (x *ChannelUserBanned) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// ChannelUserUnbanned lifts a ban from a channel.
+type ChannelUserUnbanned struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ChannelId     []byte                 `protobuf:"bytes,1,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	AccountId     []byte                 `protobuf:"bytes,2,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	ActorId       []byte                 `protobuf:"bytes,3,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChannelUserUnbanned) Reset() {
+	*x = ChannelUserUnbanned{}
+	mi := &file_qpc_v1_moderation_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChannelUserUnbanned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChannelUserUnbanned) ProtoMessage() {}
+
+func (x *ChannelUserUnbanned) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_moderation_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChannelUserUnbanned.ProtoReflect.Descriptor instead.
+func (*ChannelUserUnbanned) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_moderation_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ChannelUserUnbanned) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+func (x *ChannelUserUnbanned) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *ChannelUserUnbanned) GetActorId() []byte {
+	if x != nil {
+		return x.ActorId
+	}
+	return nil
+}
+
+func (x *ChannelUserUnbanned) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// ChannelBansExpired ends bans from channels whose time is over.
+type ChannelBansExpired struct {
+	state         protoimpl.MessageState    `protogen:"open.v1"`
+	Bans          []*ChannelBansExpired_Ban `protobuf:"bytes,1,rep,name=bans,proto3" json:"bans,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChannelBansExpired) Reset() {
+	*x = ChannelBansExpired{}
+	mi := &file_qpc_v1_moderation_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChannelBansExpired) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChannelBansExpired) ProtoMessage() {}
+
+func (x *ChannelBansExpired) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_moderation_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChannelBansExpired.ProtoReflect.Descriptor instead.
+func (*ChannelBansExpired) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_moderation_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ChannelBansExpired) GetBans() []*ChannelBansExpired_Ban {
+	if x != nil {
+		return x.Bans
+	}
+	return nil
+}
+
+type ChannelBansExpired_Ban struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ChannelId     []byte                 `protobuf:"bytes,1,opt,name=channel_id,json=channelId,proto3" json:"channel_id,omitempty"`
+	AccountId     []byte                 `protobuf:"bytes,2,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChannelBansExpired_Ban) Reset() {
+	*x = ChannelBansExpired_Ban{}
+	mi := &file_qpc_v1_moderation_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChannelBansExpired_Ban) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChannelBansExpired_Ban) ProtoMessage() {}
+
+func (x *ChannelBansExpired_Ban) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_moderation_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChannelBansExpired_Ban.ProtoReflect.Descriptor instead.
+func (*ChannelBansExpired_Ban) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_moderation_proto_rawDescGZIP(), []int{24, 0}
+}
+
+func (x *ChannelBansExpired_Ban) GetChannelId() []byte {
+	if x != nil {
+		return x.ChannelId
+	}
+	return nil
+}
+
+func (x *ChannelBansExpired_Ban) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
 var File_qpc_v1_moderation_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_moderation_proto_rawDesc = "" +
@@ -1939,7 +2184,29 @@ const file_qpc_v1_moderation_proto_rawDesc = "" +
 	"\treport_id\x18\x01 \x01(\fR\breportId\x12)\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x13.qpc.v1.ReportStateR\x05state\x12\x12\n" +
 	"\x04note\x18\x03 \x01(\tR\x04note\x12#\n" +
-	"\x05actor\x18\x04 \x01(\v2\r.qpc.v1.ActorR\x05actor*\xbb\x01\n" +
+	"\x05actor\x18\x04 \x01(\v2\r.qpc.v1.ActorR\x05actor\"\x9f\x01\n" +
+	"\x11ChannelUserBanned\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\x01 \x01(\fR\tchannelId\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x02 \x01(\fR\taccountId\x12\x19\n" +
+	"\bactor_id\x18\x03 \x01(\fR\aactorId\x12\x19\n" +
+	"\buntil_ms\x18\x04 \x01(\x04R\auntilMs\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\x86\x01\n" +
+	"\x13ChannelUserUnbanned\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\x01 \x01(\fR\tchannelId\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x02 \x01(\fR\taccountId\x12\x19\n" +
+	"\bactor_id\x18\x03 \x01(\fR\aactorId\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\x8d\x01\n" +
+	"\x12ChannelBansExpired\x122\n" +
+	"\x04bans\x18\x01 \x03(\v2\x1e.qpc.v1.ChannelBansExpired.BanR\x04bans\x1aC\n" +
+	"\x03Ban\x12\x1d\n" +
+	"\n" +
+	"channel_id\x18\x01 \x01(\fR\tchannelId\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x02 \x01(\fR\taccountId*\xbb\x01\n" +
 	"\x0eReportCategory\x12\x1f\n" +
 	"\x1bREPORT_CATEGORY_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04SPAM\x10\x01\x12\x0e\n" +
@@ -1982,34 +2249,38 @@ func file_qpc_v1_moderation_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_moderation_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_qpc_v1_moderation_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_qpc_v1_moderation_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_qpc_v1_moderation_proto_goTypes = []any{
-	(ReportCategory)(0),           // 0: qpc.v1.ReportCategory
-	(BanScope)(0),                 // 1: qpc.v1.BanScope
-	(ReportState)(0),              // 2: qpc.v1.ReportState
-	(*FrankTag)(nil),              // 3: qpc.v1.FrankTag
-	(*ReportMessageRequest)(nil),  // 4: qpc.v1.ReportMessageRequest
-	(*ReportedMessage)(nil),       // 5: qpc.v1.ReportedMessage
-	(*ReportMessageResponse)(nil), // 6: qpc.v1.ReportMessageResponse
-	(*BanUserRequest)(nil),        // 7: qpc.v1.BanUserRequest
-	(*BanUserResponse)(nil),       // 8: qpc.v1.BanUserResponse
-	(*UnbanUserRequest)(nil),      // 9: qpc.v1.UnbanUserRequest
-	(*UnbanUserResponse)(nil),     // 10: qpc.v1.UnbanUserResponse
-	(*Report)(nil),                // 11: qpc.v1.Report
-	(*ListReportsRequest)(nil),    // 12: qpc.v1.ListReportsRequest
-	(*ListReportsResponse)(nil),   // 13: qpc.v1.ListReportsResponse
-	(*Ban)(nil),                   // 14: qpc.v1.Ban
-	(*ListBannedRequest)(nil),     // 15: qpc.v1.ListBannedRequest
-	(*ListBannedResponse)(nil),    // 16: qpc.v1.ListBannedResponse
-	(*ResolveReportRequest)(nil),  // 17: qpc.v1.ResolveReportRequest
-	(*ResolveReportResponse)(nil), // 18: qpc.v1.ResolveReportResponse
-	(*UserBanned)(nil),            // 19: qpc.v1.UserBanned
-	(*UserUnbanned)(nil),          // 20: qpc.v1.UserUnbanned
-	(*BansExpired)(nil),           // 21: qpc.v1.BansExpired
-	(*MessageReported)(nil),       // 22: qpc.v1.MessageReported
-	(*ReportContent)(nil),         // 23: qpc.v1.ReportContent
-	(*ReportResolved)(nil),        // 24: qpc.v1.ReportResolved
-	(*Actor)(nil),                 // 25: qpc.v1.Actor
+	(ReportCategory)(0),            // 0: qpc.v1.ReportCategory
+	(BanScope)(0),                  // 1: qpc.v1.BanScope
+	(ReportState)(0),               // 2: qpc.v1.ReportState
+	(*FrankTag)(nil),               // 3: qpc.v1.FrankTag
+	(*ReportMessageRequest)(nil),   // 4: qpc.v1.ReportMessageRequest
+	(*ReportedMessage)(nil),        // 5: qpc.v1.ReportedMessage
+	(*ReportMessageResponse)(nil),  // 6: qpc.v1.ReportMessageResponse
+	(*BanUserRequest)(nil),         // 7: qpc.v1.BanUserRequest
+	(*BanUserResponse)(nil),        // 8: qpc.v1.BanUserResponse
+	(*UnbanUserRequest)(nil),       // 9: qpc.v1.UnbanUserRequest
+	(*UnbanUserResponse)(nil),      // 10: qpc.v1.UnbanUserResponse
+	(*Report)(nil),                 // 11: qpc.v1.Report
+	(*ListReportsRequest)(nil),     // 12: qpc.v1.ListReportsRequest
+	(*ListReportsResponse)(nil),    // 13: qpc.v1.ListReportsResponse
+	(*Ban)(nil),                    // 14: qpc.v1.Ban
+	(*ListBannedRequest)(nil),      // 15: qpc.v1.ListBannedRequest
+	(*ListBannedResponse)(nil),     // 16: qpc.v1.ListBannedResponse
+	(*ResolveReportRequest)(nil),   // 17: qpc.v1.ResolveReportRequest
+	(*ResolveReportResponse)(nil),  // 18: qpc.v1.ResolveReportResponse
+	(*UserBanned)(nil),             // 19: qpc.v1.UserBanned
+	(*UserUnbanned)(nil),           // 20: qpc.v1.UserUnbanned
+	(*BansExpired)(nil),            // 21: qpc.v1.BansExpired
+	(*MessageReported)(nil),        // 22: qpc.v1.MessageReported
+	(*ReportContent)(nil),          // 23: qpc.v1.ReportContent
+	(*ReportResolved)(nil),         // 24: qpc.v1.ReportResolved
+	(*ChannelUserBanned)(nil),      // 25: qpc.v1.ChannelUserBanned
+	(*ChannelUserUnbanned)(nil),    // 26: qpc.v1.ChannelUserUnbanned
+	(*ChannelBansExpired)(nil),     // 27: qpc.v1.ChannelBansExpired
+	(*ChannelBansExpired_Ban)(nil), // 28: qpc.v1.ChannelBansExpired.Ban
+	(*Actor)(nil),                  // 29: qpc.v1.Actor
 }
 var file_qpc_v1_moderation_proto_depIdxs = []int32{
 	0,  // 0: qpc.v1.ReportMessageRequest.category:type_name -> qpc.v1.ReportCategory
@@ -2020,36 +2291,37 @@ var file_qpc_v1_moderation_proto_depIdxs = []int32{
 	0,  // 5: qpc.v1.Report.category:type_name -> qpc.v1.ReportCategory
 	5,  // 6: qpc.v1.Report.message:type_name -> qpc.v1.ReportedMessage
 	2,  // 7: qpc.v1.Report.state:type_name -> qpc.v1.ReportState
-	25, // 8: qpc.v1.Report.resolved_by:type_name -> qpc.v1.Actor
+	29, // 8: qpc.v1.Report.resolved_by:type_name -> qpc.v1.Actor
 	2,  // 9: qpc.v1.ListReportsRequest.state:type_name -> qpc.v1.ReportState
 	11, // 10: qpc.v1.ListReportsResponse.reports:type_name -> qpc.v1.Report
-	25, // 11: qpc.v1.Ban.actor:type_name -> qpc.v1.Actor
+	29, // 11: qpc.v1.Ban.actor:type_name -> qpc.v1.Actor
 	1,  // 12: qpc.v1.ListBannedRequest.scope:type_name -> qpc.v1.BanScope
 	14, // 13: qpc.v1.ListBannedResponse.bans:type_name -> qpc.v1.Ban
 	2,  // 14: qpc.v1.ResolveReportRequest.state:type_name -> qpc.v1.ReportState
-	25, // 15: qpc.v1.UserBanned.actor:type_name -> qpc.v1.Actor
-	25, // 16: qpc.v1.UserUnbanned.actor:type_name -> qpc.v1.Actor
+	29, // 15: qpc.v1.UserBanned.actor:type_name -> qpc.v1.Actor
+	29, // 16: qpc.v1.UserUnbanned.actor:type_name -> qpc.v1.Actor
 	0,  // 17: qpc.v1.MessageReported.category:type_name -> qpc.v1.ReportCategory
 	5,  // 18: qpc.v1.ReportContent.message:type_name -> qpc.v1.ReportedMessage
 	2,  // 19: qpc.v1.ReportResolved.state:type_name -> qpc.v1.ReportState
-	25, // 20: qpc.v1.ReportResolved.actor:type_name -> qpc.v1.Actor
-	4,  // 21: qpc.v1.ModerationService.ReportMessage:input_type -> qpc.v1.ReportMessageRequest
-	7,  // 22: qpc.v1.ModerationService.BanUser:input_type -> qpc.v1.BanUserRequest
-	9,  // 23: qpc.v1.ModerationService.UnbanUser:input_type -> qpc.v1.UnbanUserRequest
-	12, // 24: qpc.v1.ModerationService.ListReports:input_type -> qpc.v1.ListReportsRequest
-	15, // 25: qpc.v1.ModerationService.ListBanned:input_type -> qpc.v1.ListBannedRequest
-	17, // 26: qpc.v1.ModerationService.ResolveReport:input_type -> qpc.v1.ResolveReportRequest
-	6,  // 27: qpc.v1.ModerationService.ReportMessage:output_type -> qpc.v1.ReportMessageResponse
-	8,  // 28: qpc.v1.ModerationService.BanUser:output_type -> qpc.v1.BanUserResponse
-	10, // 29: qpc.v1.ModerationService.UnbanUser:output_type -> qpc.v1.UnbanUserResponse
-	13, // 30: qpc.v1.ModerationService.ListReports:output_type -> qpc.v1.ListReportsResponse
-	16, // 31: qpc.v1.ModerationService.ListBanned:output_type -> qpc.v1.ListBannedResponse
-	18, // 32: qpc.v1.ModerationService.ResolveReport:output_type -> qpc.v1.ResolveReportResponse
-	27, // [27:33] is the sub-list for method output_type
-	21, // [21:27] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	29, // 20: qpc.v1.ReportResolved.actor:type_name -> qpc.v1.Actor
+	28, // 21: qpc.v1.ChannelBansExpired.bans:type_name -> qpc.v1.ChannelBansExpired.Ban
+	4,  // 22: qpc.v1.ModerationService.ReportMessage:input_type -> qpc.v1.ReportMessageRequest
+	7,  // 23: qpc.v1.ModerationService.BanUser:input_type -> qpc.v1.BanUserRequest
+	9,  // 24: qpc.v1.ModerationService.UnbanUser:input_type -> qpc.v1.UnbanUserRequest
+	12, // 25: qpc.v1.ModerationService.ListReports:input_type -> qpc.v1.ListReportsRequest
+	15, // 26: qpc.v1.ModerationService.ListBanned:input_type -> qpc.v1.ListBannedRequest
+	17, // 27: qpc.v1.ModerationService.ResolveReport:input_type -> qpc.v1.ResolveReportRequest
+	6,  // 28: qpc.v1.ModerationService.ReportMessage:output_type -> qpc.v1.ReportMessageResponse
+	8,  // 29: qpc.v1.ModerationService.BanUser:output_type -> qpc.v1.BanUserResponse
+	10, // 30: qpc.v1.ModerationService.UnbanUser:output_type -> qpc.v1.UnbanUserResponse
+	13, // 31: qpc.v1.ModerationService.ListReports:output_type -> qpc.v1.ListReportsResponse
+	16, // 32: qpc.v1.ModerationService.ListBanned:output_type -> qpc.v1.ListBannedResponse
+	18, // 33: qpc.v1.ModerationService.ResolveReport:output_type -> qpc.v1.ResolveReportResponse
+	28, // [28:34] is the sub-list for method output_type
+	22, // [22:28] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_moderation_proto_init() }
@@ -2065,7 +2337,7 @@ func file_qpc_v1_moderation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_moderation_proto_rawDesc), len(file_qpc_v1_moderation_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   22,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -190,6 +190,7 @@ const (
 	// Moderation (NotFound).
 	Reason_NOT_BANNED     Reason = 160
 	Reason_NO_SUCH_REPORT Reason = 161
+	Reason_CHANNEL_BANNED Reason = 162 // Forbidden: somebody to be invited is banned from the channel
 )
 
 // Enum value maps for Reason.
@@ -267,6 +268,7 @@ var (
 		121: "IDENTITY_KEY",
 		160: "NOT_BANNED",
 		161: "NO_SUCH_REPORT",
+		162: "CHANNEL_BANNED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":   0,
@@ -341,6 +343,7 @@ var (
 		"IDENTITY_KEY":         121,
 		"NOT_BANNED":           160,
 		"NO_SUCH_REPORT":       161,
+		"CHANNEL_BANNED":       162,
 	}
 )
 
@@ -495,8 +498,7 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\vUnavailable\x10\t\x12\f\n" +
 	"\bInternal\x10\n" +
 	"\x12\x11\n" +
-	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\xf7\n" +
-	"\n" +
+	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\x8c\v\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFRAME_TRUNCATED\x10\x01\x12\x18\n" +
@@ -577,7 +579,8 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\fIDENTITY_KEY\x10y\x12\x0f\n" +
 	"\n" +
 	"NOT_BANNED\x10\xa0\x01\x12\x13\n" +
-	"\x0eNO_SUCH_REPORT\x10\xa1\x01B\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\x0eNO_SUCH_REPORT\x10\xa1\x01\x12\x13\n" +
+	"\x0eCHANNEL_BANNED\x10\xa2\x01B\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_status_proto_rawDescOnce sync.Once

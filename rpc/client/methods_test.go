@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"sync"
 	"testing"
@@ -125,6 +126,36 @@ func TestTypedCalls(t *testing.T) {
 			_, err := c.RevokeKey(ctx, &pb.RevokeKeyRequest{Signature: make([]byte, 64)})
 			return err
 		},
+		"RegisterDevice": func() error {
+			_, identity, err := ed25519.GenerateKey(nil)
+			if err != nil {
+				return err
+			}
+			_, device, err := ed25519.GenerateKey(nil)
+			if err != nil {
+				return err
+			}
+			current := &pb.KeySet{IdentityKey: public(identity), DeviceKeys: [][]byte{public(identity)}, TimeMs: 1}
+			_, err = c.RegisterDevice(ctx, NewDevice{
+				Identity: identity, Known: &Devices{KeySet: current}, Consent: c.Consent(public(identity), device),
+			})
+			return err
+		},
+		"ListDevices": func() error {
+			c.SetSession(Session{Token: make([]byte, tokenSize), Scope: pb.SessionScope_DEVICE})
+			_, err := c.ListDevices(ctx)
+			return err
+		},
+		"RevokeDevice": func() error { _, err := c.RevokeDevice(ctx, LostDevice{Device: make([]byte, 32)}); return err },
+		"ReportMessage": func() error {
+			_, err := c.ReportMessage(ctx, new(pb.ReportMessageRequest))
+			return err
+		},
+		"BanUser":         func() error { _, err := c.BanUser(ctx, new(pb.BanUserRequest)); return err },
+		"UnbanUser":       func() error { _, err := c.UnbanUser(ctx, new(pb.UnbanUserRequest)); return err },
+		"ListReports":     func() error { _, err := c.ListReports(ctx, new(pb.ListReportsRequest)); return err },
+		"ListBanned":      func() error { _, err := c.ListBanned(ctx, new(pb.ListBannedRequest)); return err },
+		"ResolveReport":   func() error { _, err := c.ResolveReport(ctx, new(pb.ResolveReportRequest)); return err },
 		"CheckRevocation": func() error { _, err := c.CheckRevocation(ctx, new(pb.CheckRevocationRequest)); return err },
 		"AuditKeyTransparency": func() error {
 			_, err := c.AuditKeyTransparency(ctx, new(pb.AuditKeyTransparencyRequest))

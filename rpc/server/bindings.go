@@ -43,7 +43,7 @@ var bindings = []binding{
 	mutation[*pb.RotateKeysResponse](commands.NewRotateKeys),
 	mutation[*pb.AddMemberResponse](commands.NewAddMember),
 
-	lookup(commands.ResolveUser),
+	lookupIf(commands.Resolvable, commands.ResolveUser),
 	special(true, (*call).revokeKey),
 	lookup(commands.CheckRevocation),
 	special(true, (*call).audit),
@@ -104,10 +104,19 @@ type provable interface {
 // lookup binds a query that proves its answer on request, from the state that the
 // proof is made under.
 func lookup[Req provable, Resp proto.Message](read func(*commands.View, Req) (Resp, error)) binding {
+	return lookupIf(func(*commands.View, Req) error { return nil }, read)
+}
+
+// lookupIf is lookup with a check of the newest state, which may be newer than the
+// proof's.
+func lookupIf[Req provable, Resp proto.Message](check func(*commands.View, Req) error, read func(*commands.View, Req) (Resp, error)) binding {
 	return bind[Req, Resp](true, func(ctx context.Context, c *call) (proto.Message, error) {
 		req := c.message.(Req)
 		if req.GetProof() == nil {
 			return result(read(c.view, req))
+		}
+		if err := check(c.view, req); err != nil {
+			return nil, err
 		}
 		c.closeView()
 		v, err := c.service.engine.ProofView(ctx, c.caller, req.GetProof())

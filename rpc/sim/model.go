@@ -173,6 +173,12 @@ func (m *Model) body(ev *pb.Event) error {
 		return m.unban(b.UserUnbanned)
 	case *pb.Event_BansExpired:
 		return m.expireBans(b.BansExpired)
+	case *pb.Event_ChannelUserBanned:
+		return m.banFromChannel(b.ChannelUserBanned)
+	case *pb.Event_ChannelUserUnbanned:
+		return m.unbanFromChannel(b.ChannelUserUnbanned)
+	case *pb.Event_ChannelBansExpired:
+		return m.expireChannelBans(b.ChannelBansExpired)
 	case *pb.Event_MessageReported:
 		return m.report(b.MessageReported)
 	case *pb.Event_ReportResolved:

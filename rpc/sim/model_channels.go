@@ -18,6 +18,8 @@ type Channel struct {
 	// Committers are the senders of the commits, by the epoch that each ended: never
 	// two for one.
 	Committers map[uint64]ID
+	// Bans are those that nothing has ended yet, by account.
+	Bans map[ID]*pb.ChannelUserBanned
 }
 
 // Member is somebody in a channel.
@@ -44,6 +46,7 @@ func (m *Model) createChannel(ev *pb.ChannelCreated) error {
 	}
 	m.Channels[id] = &Channel{
 		Name: ev.Name, Description: ev.Description, Settings: ev.Settings, Version: 1, Committers: map[uint64]ID{},
+		Bans:    map[ID]*pb.ChannelUserBanned{},
 		Members: map[ID]*Member{ID(ev.CreatorId): {Role: pb.ChannelRole_CHANNEL_OWNER, Joined: true}},
 	}
 	return nil
@@ -57,6 +60,9 @@ func (m *Model) changeMembers(ev *pb.ChannelMembersChanged) error {
 	for _, account := range ev.Added {
 		if m.ids[ID(account)] == nil || c.Members[ID(account)] != nil || !actor.Joined || actor.Role < pb.ChannelRole_CHANNEL_ADMIN {
 			return fmt.Errorf("somebody was invited twice, or by who may not")
+		}
+		if ban := c.Bans[ID(account)]; ban != nil && (ban.UntilMs == 0 || m.TimeMS < ban.UntilMs) {
+			return fmt.Errorf("somebody was invited who is banned from the channel")
 		}
 		c.Members[ID(account)] = &Member{Role: pb.ChannelRole_CHANNEL_MEMBER}
 	}

@@ -118,6 +118,42 @@ func (m *Model) resolve(ev *pb.ReportResolved) error {
 	return m.moderates(ev.Actor, nil)
 }
 
+func (m *Model) banFromChannel(ev *pb.ChannelUserBanned) error {
+	c, actor, err := m.seat(ev.ChannelId, ev.ActorId)
+	if err != nil {
+		return err
+	}
+	member := c.Members[ID(ev.AccountId)]
+	if m.ids[ID(ev.AccountId)] == nil || actor.Role < pb.ChannelRole_CHANNEL_ADMIN || member != nil && member.Role >= actor.Role {
+		return errors.New("nobody was banned from a channel, or by who may not")
+	}
+	c.Bans[ID(ev.AccountId)] = ev
+	return nil
+}
+
+func (m *Model) unbanFromChannel(ev *pb.ChannelUserUnbanned) error {
+	c, actor, err := m.seat(ev.ChannelId, ev.ActorId)
+	if err != nil {
+		return err
+	}
+	if c.Bans[ID(ev.AccountId)] == nil || actor.Role < pb.ChannelRole_CHANNEL_ADMIN {
+		return errors.New("a ban from a channel was lifted that is none, or by who may not")
+	}
+	delete(c.Bans, ID(ev.AccountId))
+	return nil
+}
+
+func (m *Model) expireChannelBans(ev *pb.ChannelBansExpired) error {
+	for _, over := range ev.Bans {
+		c := m.Channels[ID(over.ChannelId)]
+		if c == nil || c.Bans[ID(over.AccountId)] == nil || m.TimeMS < c.Bans[ID(over.AccountId)].UntilMs {
+			return errors.New("a ban from a channel ended before its time")
+		}
+		delete(c.Bans, ID(over.AccountId))
+	}
+	return nil
+}
+
 // acts refuses what a banned account did.
 func (m *Model) acts(ev *pb.Event) error {
 	var device []byte
