@@ -26,6 +26,9 @@ func applyGenerationBegun(b *Batch, ev *pb.GenerationBegun) error {
 	if err := b.advanceChannels(generationStep); err != nil {
 		return err
 	}
+	if err := b.spendKeyPackages(); err != nil {
+		return err
+	}
 	tokens, err := keysOfView(b, prefixSession)
 	if err != nil {
 		return err
@@ -104,6 +107,51 @@ func (b *Batch) advanceChannels(step uint64) error {
 		if err := b.putChannel(&c); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// spendKeyPackages takes all packages for one use as used: each may have been given
+// away in the lost end. Last resorts stay.
+func (b *Batch) spendKeyPackages() error {
+	keys, err := keysOfView(b, prefixKeyPackageStock)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		device, found, err := DeviceByKey(b, Key(key))
+		if err != nil || !found {
+			return orInvalid(err, "key packages of a device that is not active")
+		}
+		stocks, err := KeyPackageStocks(b, device.Key)
+		if err != nil {
+			return err
+		}
+		for i := range stocks {
+			if err := b.spendStock(device, &stocks[i]); err != nil {
+				return err
+			}
+		}
+		if err := b.putStocks(device.Key, stocks); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Batch) spendStock(device Device, s *KeyPackageStock) error {
+	waiting, err := KeyPackagesOf(b, device.Key, s)
+	if err != nil {
+		return err
+	}
+	for _, p := range waiting {
+		if err := b.removePackage(device.Key, s, p.Number); err != nil {
+			return err
+		}
+		if err := b.putKnown(device.Key, p.Hash, knownPackage{KeyPackageUsed, s.Suite, p.Number}); err != nil {
+			return err
+		}
+		b.released = append(b.released, PayloadRef{Owner: device.AccountID, ID: p.ID})
 	}
 	return nil
 }

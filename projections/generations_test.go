@@ -23,6 +23,9 @@ func TestGenerationBegun(t *testing.T) {
 	w.do(enqueued(1, "bob", "alice", 5, expires, target(deviceKey("alice"), 1)))
 
 	w.do(channelCreated("c", "alice"))
+	w.do(uploadedKP("alice", 1, 1, 1, expires))
+	w.do(uploadedKP("alice", 2, 1, 2, expires))
+	w.do(uploadedKP("alice", 3, 1, 0, expires))
 	w.refuse(generationBegun(1), "generation 1 after 1")
 	w.refuse(&pb.GenerationBegun{Generation: 2}, "actor of way 0")
 	w.refuse(&pb.GenerationBegun{Generation: 2, Actor: &pb.Actor{Way: pb.Actor_SOCKET}}, "stopped server's directory")
@@ -40,6 +43,10 @@ func TestGenerationBegun(t *testing.T) {
 		if err != nil || !found || q.NextSeq != want.NextSeq || q.Head != want.Head || q.Count != want.Count {
 			t.Errorf("queue of %s: %+v, found %v (%v), want %+v", name, q, found, err, want)
 		}
+	}
+	w.hasWaiting("alice", 1)
+	if _, last := w.waiting("alice", 1); last != packageID(3) || w.fate("alice", 1) != KeyPackageUsed || w.fate("alice", 2) != KeyPackageUsed {
+		t.Errorf("last resort %x, fates %v and %v", last, w.fate("alice", 1), w.fate("alice", 2))
 	}
 	if c := w.channel("c"); c.LastSeq != 1<<32 {
 		t.Errorf("the channel's newest post is %d", c.LastSeq)

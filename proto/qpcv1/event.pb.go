@@ -2770,7 +2770,8 @@ func (x *KeyPackagesReleased) GetPackages() []*KeyPackagesReleased_Package {
 // server goes on without it. What the lost end may have moved can't count any more:
 // all sessions end, reset tokens are void, and the next number of every queue and
 // every channel rises by 2^32, so that what a device read and confirmed there
-// confirms nothing here. A ServerConfigured of that generation follows.
+// confirms nothing here; and KeyPackages for one use count as used, for they may
+// have been given away. A ServerConfigured of that generation follows.
 type GenerationBegun struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The N of the origin server_name/N from now on.
