@@ -20,6 +20,7 @@ var clocksAllowed = map[string]string{
 	"commands/acker.go":        "timers of the run loop",
 	"commands/catchup.go":      "progress lines while replaying",
 	"commands/housekeeping.go": "the housekeeping timer",
+	"commands/compaction.go":   "the timer of compactions, and how long one took",
 	"commands/tx.go":           "the one place where randomness enters decide",
 }
 

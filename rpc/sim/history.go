@@ -180,7 +180,9 @@ func (h *History) Wrong(what string) {
 // Counts are the sizes of a history, for the summary of a run.
 type Counts struct {
 	Sent, Done, Unknown, Reads, Seen, Acks, Lives, Packets, Lost int
-	Trace                                                        uint64
+	// KeyEnds are keys whose end was confirmed.
+	KeyEnds int
+	Trace   uint64
 }
 
 func (h *History) counts() (c Counts) {

@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "quicprochat/proto/qpcv1"
@@ -30,22 +33,31 @@ type Person struct {
 	passwords  [][]byte // of which one is right; more than one after an unknown outcome
 	changes    int
 	keyset     *pb.KeySet // newest that is known to be accepted; nil when not known
+	keyEnd     keyEnd
+	endAfter   int // how many doings; 0 for never
+	doings     int
+	unsure     bool        // whose the account is
+	gone       atomic.Bool // without a device
 	confirmed  uint64
 	sends      int
 	lastError  error // of registering or logging in
+
+	mu sync.Mutex // of identity, which others read
 }
 
 func newPerson(w *World, i int) *Person {
-	name := fmt.Sprintf("person%d", i)
-	key := func(use string) ed25519.PrivateKey {
-		seed := sha256.Sum256(fmt.Appendf(nil, "%s %s %d", use, name, w.Seed))
-		return ed25519.NewKeyFromSeed(seed[:])
-	}
-	return &Person{
-		world: w, name: name, rng: rand.New(rand.NewPCG(w.Seed, uint64(100+i))),
-		identity: key("identity"), device: key("device"), passwords: [][]byte{[]byte("first of " + name)},
-		addr: &net.UDPAddr{IP: net.IPv4(10, 0, byte(i), 1), Port: 4000},
-	}
+	p := &Person{world: w, name: fmt.Sprintf("person%d", i), rng: rand.New(rand.NewPCG(w.Seed, uint64(100+i)))}
+	p.identity, p.device = p.keyFor("identity"), p.keyFor("device")
+	p.passwords = [][]byte{[]byte("first of " + p.name)}
+	p.addr = &net.UDPAddr{IP: net.IPv4(10, 0, byte(i), 1), Port: 4000}
+	p.keyEnd, p.endAfter = drawKeyEnd(w.Seed, i)
+	return p
+}
+
+// keyFor derives a key of the person from its use.
+func (p *Person) keyFor(use string) ed25519.PrivateKey {
+	seed := sha256.Sum256(fmt.Appendf(nil, "%s %s %d", use, p.name, p.world.Seed))
+	return ed25519.NewKeyFromSeed(seed[:])
 }
 
 func keyOf(k ed25519.PrivateKey) Key { return Key(k.Public().(ed25519.PublicKey)) }
@@ -53,8 +65,12 @@ func keyOf(k ed25519.PrivateKey) Key { return Key(k.Public().(ed25519.PublicKey)
 // DeviceKey is the public key of the person's device.
 func (p *Person) DeviceKey() Key { return keyOf(p.device) }
 
-// IdentityKey is the public key of the account.
-func (p *Person) IdentityKey() Key { return keyOf(p.identity) }
+// IdentityKey is the public key of the account, as far as the person knows.
+func (p *Person) IdentityKey() Key {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return keyOf(p.identity)
+}
 
 // live does things until ctx ends.
 func (p *Person) live(ctx context.Context) {
@@ -65,7 +81,14 @@ func (p *Person) live(ctx context.Context) {
 		if !p.ready(ctx) {
 			continue
 		}
-		p.act(ctx)
+		if p.doings++; p.doings == p.endAfter {
+			p.endKey(ctx)
+		} else {
+			p.act(ctx)
+		}
+		if p.gone.Load() {
+			return
+		}
 	}
 }
 
@@ -138,9 +161,10 @@ func (p *Person) register(ctx context.Context) bool {
 	case err == nil:
 		p.keyset = r.KeySet
 		p.world.published(p.IdentityKey(), 0)
+		identity, device := p.IdentityKey(), p.DeviceKey()
 		p.fact(s, "registration", func(m *Model) error {
 			a := m.Accounts[p.name]
-			if a == nil || a.Identity != p.IdentityKey() || a.Devices[0] != p.DeviceKey() {
+			if a == nil || a.Identity != identity && m.Revoked[identity] == nil || !slices.Contains(a.Devices, device) && m.Revoked[device] == nil {
 				return errors.New("the account is not there")
 			}
 			return nil
@@ -230,6 +254,9 @@ func (p *Person) note(err error) {
 	case errors.Is(err, client.ErrProtocol):
 		p.world.History.Wrong(fmt.Sprintf("%s: %v", p.name, err))
 	}
+	if _, caught := client.EvidenceOf(err); caught {
+		p.world.History.Wrong(fmt.Sprintf("%s: %v", p.name, err))
+	}
 }
 
 func (p *Person) changePassword(ctx context.Context) {
@@ -274,7 +301,7 @@ func (p *Person) newHybridKey() ([]byte, bool) {
 
 // uploadHybridKey publishes a key in the KeySet that follows the newest one.
 func (p *Person) uploadHybridKey(ctx context.Context) {
-	if p.keyset == nil && !p.learnKeySet(ctx) {
+	if p.unsure || p.keyset == nil && !p.learnKeySet(ctx) {
 		return
 	}
 	key, ok := p.newHybridKey()
@@ -292,9 +319,10 @@ func (p *Person) uploadHybridKey(ctx context.Context) {
 		return
 	}
 	p.keyset = next
-	p.world.published(p.IdentityKey(), next.Version)
+	identity := p.IdentityKey()
+	p.world.published(identity, next.Version)
 	p.fact(s, "hybrid key", func(m *Model) error {
-		if ks := m.KeySets[p.IdentityKey()]; ks == nil || ks.Version < next.Version {
+		if ks := m.KeySets[identity]; ks == nil || ks.Version < next.Version {
 			return fmt.Errorf("KeySet %d is not there", next.Version)
 		}
 		return nil
@@ -314,10 +342,12 @@ func (p *Person) learnKeySet(ctx context.Context) bool {
 // lookUp asks for others: their name and their newest key.
 func (p *Person) lookUp(ctx context.Context) {
 	other := p.other()
-	atLeast, published := p.world.newestKeySet(other.IdentityKey())
-	resp, err := p.client.FetchHybridKey(ctx, &pb.FetchHybridKeyRequest{IdentityKey: slice(other.IdentityKey())})
+	key := other.IdentityKey()
+	atLeast, published := p.world.newestKeySet(key)
+	identity, device := p.world.fateOf(key), p.world.fateOf(other.DeviceKey())
+	resp, err := p.client.FetchHybridKey(ctx, &pb.FetchHybridKeyRequest{IdentityKey: slice(key)})
 	p.note(err)
-	if err == nil && resp.GetKeyset().GetVersion() < atLeast ||
+	if p.judgeEnd(identity, p.world.fateOf(key).tried, device, resp, err); err == nil && resp.GetKeyset().GetVersion() < atLeast ||
 		published && outcomeOf(err) == Refused && client.ReasonOf(err) == pb.Reason_NO_SUCH_KEY {
 		p.world.History.Wrong(fmt.Sprintf("%s sees KeySet %d of %s after %d was accepted (%v)", p.name, resp.GetKeyset().GetVersion(), other.name, atLeast, err))
 	}

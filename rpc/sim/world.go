@@ -55,6 +55,7 @@ type World struct {
 
 	mu      sync.Mutex
 	keysets map[Key]uint32 // newest that was accepted
+	fates   map[Key]keyFate
 	life    Life
 	wrongly span // since when the wall clock is wrong
 }
@@ -70,7 +71,7 @@ type ending struct {
 func NewWorld(seed uint64) *World {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := &World{
-		Seed: seed, plan: drawPlan(rng), rng: rng, keysets: map[Key]uint32{},
+		Seed: seed, plan: drawPlan(rng), rng: rng, keysets: map[Key]uint32{}, fates: map[Key]keyFate{},
 		Net:     NewNetwork(rand.New(rand.NewPCG(seed, 2))),
 		History: &History{marks: map[uint64][32]byte{}},
 		logs:    &journal{}, begun: time.Now(),
@@ -381,6 +382,9 @@ func (w *World) settle() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
 	for _, p := range w.People {
+		if p.gone.Load() {
+			continue
+		}
 		if p.client == nil && !p.connect(ctx) {
 			return fmt.Errorf("%s can't connect in a calm world", p.name)
 		}
@@ -421,6 +425,13 @@ func (w *World) newestKeySet(identity Key) (uint32, bool) {
 func (w *World) Counts() Counts {
 	c := w.History.counts()
 	c.Packets, c.Lost, c.Trace = w.Net.Counts()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, fate := range w.fates {
+		if fate.done {
+			c.KeyEnds++
+		}
+	}
 	return c
 }
 
