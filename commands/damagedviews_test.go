@@ -80,6 +80,7 @@ func TestDamagedViewsNeedOneStart(t *testing.T) {
 			harmed := &bed{t: t, fs: fs, vrf: b.vrf}
 			o := Options{Logger: slog.New(slog.NewTextHandler(logged, nil))}
 			harmed.open(o)
+			if at == 0 || at > len(good)/2 && at < len(good)*6/10 { t.Log(at, len(good), logged.buf.String()) }
 			if logged.count("engine failed") > 0 {
 				midst++
 			}

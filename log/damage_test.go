@@ -147,14 +147,15 @@ func TestDamagedEndOfManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustClose(t, l)
+	mustClose(t, openLog(t, disk)) // away with the write-ahead files, which hold the number too
 	var manifest string
 	names, err := disk.List(path.Join(testDir, storeDir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range names {
-		if strings.HasPrefix(name, "MANIFEST") {
-			manifest = path.Join(testDir, storeDir, name)
+		if name := path.Join(testDir, storeDir, name); strings.Contains(name, "MANIFEST") {
+			manifest = max(manifest, name) // the newest; the one before is kept
 		}
 	}
 	good := readFile(t, disk, manifest)

@@ -378,7 +378,7 @@ func TestDamagedEndOfManifest(t *testing.T) {
 	}
 	for _, name := range names {
 		if strings.HasPrefix(name, "MANIFEST") {
-			manifest = "data/views/" + name
+			manifest = max(manifest, "data/views/"+name) // the newest; the one before is kept
 		}
 	}
 	content := readFile(t, disk, manifest)
