@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -137,5 +138,27 @@ func TestStoreKeysAreNamedOnce(t *testing.T) {
 		if declared[name] == 0 {
 			t.Errorf("%s declares no key prefix", name)
 		}
+	}
+}
+
+// mostFuzzTargets bounds what .ci/fuzz runs one after the other: related inputs
+// share a target, which a selector byte tells apart.
+const mostFuzzTargets = 12
+
+func TestFuzzTargetsAreFew(t *testing.T) {
+	var targets []string
+	for _, name := range sourceFiles(t, true) {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(content)) {
+			if strings.HasPrefix(line, "func Fuzz") {
+				targets = append(targets, name+": "+strings.TrimSpace(line))
+			}
+		}
+	}
+	if len(targets) > mostFuzzTargets || len(targets) == 0 {
+		t.Errorf("%d fuzz targets, more than %d: give one that exists another selector:\n%s", len(targets), mostFuzzTargets, strings.Join(targets, "\n"))
 	}
 }

@@ -49,9 +49,10 @@ func (c *Caller) RequireFresh(now uint64) error {
 // against the level of a method's rule at time now (Unix milliseconds). Roles are
 // those of the account in r, so one that was taken away is gone for everything
 // that stands behind it in the log. The guard calls it on the published view as
-// an early refusal, the writer on Tx, where it is law. The level LOCAL has no
+// an early refusal, the writer on Tx, where it is law: nobody acts after a ban that
+// stands before them in the log. The level LOCAL has no
 // sessions: who may open the admin socket may all of it. Refusals: Unauthorized TOKEN_MISSING or TOKEN_INVALID,
-// Forbidden SCOPE, REAUTH or ROLE.
+// Forbidden SCOPE, REAUTH, ROLE or BANNED.
 func Authorize(r projections.Reader, token [32]byte, level pb.Auth_Level, now uint64) (Caller, error) {
 	if level == pb.Auth_NONE || level == pb.Auth_LOCAL {
 		return Caller{}, nil
@@ -74,7 +75,7 @@ func Authorize(r projections.Reader, token [32]byte, level pb.Auth_Level, now ui
 	if err := c.allow(r, level, now); err != nil {
 		return Caller{}, err
 	}
-	return c, nil
+	return c, refuseBanned(r, c.Account, now)
 }
 
 // allow checks a live session against a level.
@@ -124,7 +125,17 @@ func (c *Caller) requireRole(r projections.Reader, least pb.Role) error {
 	return nil
 }
 
+// refuseBanned refuses whoever is shut out.
+func refuseBanned(r projections.Reader, account projections.ID, now uint64) error {
+	banned, err := projections.BannedAt(r, account, now)
+	if err == nil && banned {
+		err = errBanned
+	}
+	return err
+}
+
 var (
+	errBanned       = Refuse(pb.Status_Forbidden, pb.Reason_BANNED, "this account is banned from this server")
 	errTokenMissing = Refuse(pb.Status_Unauthorized, pb.Reason_TOKEN_MISSING, "log in first: the request carries no session token")
 	errTokenInvalid = Refuse(pb.Status_Unauthorized, pb.Reason_TOKEN_INVALID, "log in again: the session token is unknown or expired")
 	errScope        = Refuse(pb.Status_Forbidden, pb.Reason_SCOPE, "this session may only link or recover a device")

@@ -249,7 +249,7 @@ func (d *post) queuesOf(accounts []projections.ID) ([]*room, error) {
 	var devices []projections.Key
 	var err error
 	for _, account := range accounts {
-		if devices, _, err = projections.DevicesOf(view, devices, account); err != nil {
+		if devices, err = reachableDevices(view, d.tx.Now(), account, devices); err != nil {
 			return nil, err
 		}
 	}
@@ -275,7 +275,7 @@ func (d *post) placeWelcome(w *preparedWelcome) (*placedPost, error) {
 	p := &placedPost{postPayload: &w.postPayload}
 	var queues []*room
 	for _, name := range w.recipients {
-		account, devices, err := activeDevices(view, name, nil)
+		account, devices, err := activeDevices(view, d.tx.Now(), name, nil)
 		if err != nil {
 			return nil, err
 		}

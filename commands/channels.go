@@ -92,7 +92,7 @@ func bothJoined(view projections.Reader, channelID []byte, caller *Caller, to re
 	if err != nil {
 		return err
 	}
-	account, _, err := activeDevices(view, to, nil)
+	account, _, err := recipientAccount(view, to)
 	if err != nil {
 		return err
 	}

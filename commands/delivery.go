@@ -104,7 +104,7 @@ func (p *placed) lose() {
 }
 
 // recipient looks a recipient up. Nobody is a recipient without devices: the
-// answer does not tell an unknown key from one that has none.
+// answer does not tell an unknown key from one that has none, or that is banned.
 func (d *delivery) recipient(name recipientName) (*recipient, error) {
 	if known := d.recipients[name]; known != nil {
 		return known, nil
@@ -113,7 +113,7 @@ func (d *delivery) recipient(name recipientName) (*recipient, error) {
 	to.queues = to.slot[:0]
 	var devices []projections.Key
 	var err error
-	if to.account, devices, err = activeDevices(d.tx.View(), name, to.device[:0]); err != nil {
+	if to.account, devices, err = activeDevices(d.tx.View(), d.tx.Now(), name, to.device[:0]); err != nil {
 		return nil, err
 	}
 	for i, device := range devices {
@@ -132,21 +132,40 @@ func (d *delivery) recipient(name recipientName) (*recipient, error) {
 	return to, nil
 }
 
-// activeDevices appends the devices that a name stands for to dst.
-func activeDevices(view projections.Reader, name recipientName, dst []projections.Key) (projections.ID, []projections.Key, error) {
+// activeDevices appends the devices that a name stands for at now to dst.
+func activeDevices(view projections.Reader, now uint64, name recipientName, dst []projections.Key) (projections.ID, []projections.Key, error) {
+	account, found, err := recipientAccount(view, name)
+	if err != nil || !found {
+		return account, nil, err
+	}
+	if !name.isDevice {
+		devices, err := reachableDevices(view, now, account, dst)
+		return account, devices, err
+	}
+	if banned, err := projections.BannedAt(view, account, now); err != nil || banned {
+		return account, nil, err
+	}
+	return account, append(dst, name.key), nil
+}
+
+// reachableDevices appends the active devices of an account to dst, none while it is
+// banned.
+func reachableDevices(view projections.Reader, now uint64, account projections.ID, dst []projections.Key) ([]projections.Key, error) {
+	if banned, err := projections.BannedAt(view, account, now); err != nil || banned {
+		return dst, err
+	}
+	devices, _, err := projections.DevicesOf(view, dst, account)
+	return devices, err
+}
+
+func recipientAccount(view projections.Reader, name recipientName) (account projections.ID, found bool, err error) {
 	if name.isDevice {
 		device, found, err := projections.DeviceByKey(view, name.key)
-		if err != nil || !found {
-			return projections.ID{}, nil, err
-		}
-		return device.AccountID, append(dst, device.Key), nil
+		return device.AccountID, found, err
 	}
 	owner, found, err := projections.KeyOwner(view, name.key)
-	if err != nil || !found || !owner.IsIdentity || owner.Revoked { // a replaced identity key is revoked
-		return projections.ID{}, nil, err
-	}
-	devices, _, err := projections.DevicesOf(view, dst, owner.AccountID)
-	return owner.AccountID, devices, err
+	// A replaced identity key is revoked.
+	return owner.AccountID, found && owner.IsIdentity && !owner.Revoked, err
 }
 
 // room is the room of a device: one that this call has met already, or q, filled

@@ -72,7 +72,7 @@ func prepareRemoval(view projections.Reader, serverName string, vrf *kt.VRFPriva
 // the other devices are told. ErrStale: the account's keys changed since the
 // preparation. Refusals: Forbidden REAUTH, WRONG_ACCOUNT; NotFound NO_SUCH_KEY;
 // BadRequest KEY_IN_USE, KEY_REVOKED, IDENTITY_KEY, TOO_MANY_DEVICES,
-// KEYSET_VERSION, KEYSET_INVALID.
+// KEYSET_VERSION, KEYSET_INVALID; RateLimited RATE after MaxKeyChanges.
 func RegisterDevice(tx *Tx, d *DeviceRegistration) (*pb.RegisterDeviceResponse, error) {
 	account, err := ownAccount(tx)
 	if err != nil {
@@ -89,6 +89,9 @@ func RegisterDevice(tx *Tx, d *DeviceRegistration) (*pb.RegisterDeviceResponse, 
 	}
 	if !done {
 		if err := d.check(tx.View(), &account); err != nil {
+			return nil, err
+		}
+		if err := refuseKeyChange(tx, account.ID); err != nil {
 			return nil, err
 		}
 		if err := d.emit(tx, &account); err != nil {

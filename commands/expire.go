@@ -24,6 +24,7 @@ var expiries = []func(*Tx) (more bool, err error){
 	expireReceipts,
 	expireKeyPackages,
 	releaseKeyPackages,
+	expireBans,
 }
 
 // expireMessages removes messages whose time to live ended.

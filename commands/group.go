@@ -143,6 +143,14 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 		var err error
 		g.news.Low, err = ownersOfLow(g.views(w), body.KeyPackagesTaken, ev.GetTimeMs(), g.news.Low)
 		return err
+	case *pb.Event_UserBanned:
+		sessions, err := projections.SessionsOf(g.views(w), id16(body.UserBanned.GetAccountId()))
+		if err != nil {
+			return err
+		}
+		for i := range sessions {
+			g.news.Ended = append(g.news.Ended, sessions[i].TokenHash)
+		}
 	case *pb.Event_PasswordChanged:
 		sessions, err := projections.SessionsOf(g.views(w), id16(body.PasswordChanged.GetAccountId()))
 		if err != nil {

@@ -34,13 +34,16 @@ func PrepareHybridKey(view projections.Reader, serverName string, vrf *kt.VRFPri
 // order they were added. ErrStale: the published view that the upload was
 // prepared on was older than the version before. Refusals: Forbidden
 // WRONG_ACCOUNT; BadRequest KEYSET_VERSION, KEYSET_INVALID, KEY_REVOKED when the
-// identity or a listed device was.
+// identity or a listed device was; RateLimited RATE after MaxKeyChanges.
 func UploadHybridKey(tx *Tx, u *HybridKeyUpload) (*pb.UploadHybridKeyResponse, error) {
 	account, err := ownAccount(tx)
 	if err != nil {
 		return nil, err
 	}
 	if err := u.step.check(tx.View(), &account, account.Devices, keepHybridKey); err != nil {
+		return nil, err
+	}
+	if err := refuseKeyChange(tx, account.ID); err != nil {
 		return nil, err
 	}
 	if err := u.step.emit(tx); err != nil {

@@ -78,6 +78,31 @@ func (c chain) open(note []byte) (kt.Checkpoint, *chainLink, error) {
 	return kt.Checkpoint{}, nil, first
 }
 
+// otherGeneration tells of which generation of the log a note is that the log's key
+// has signed and that no CONFIG names: the generation of another copy of this log.
+// 0 if it is of none.
+func (c chain) otherGeneration(note []byte) uint32 {
+	origin, _, err := kt.PeekNote(note)
+	if err != nil {
+		return 0
+	}
+	name, generation, err := kt.ParseOrigin(origin)
+	newest := c.newest()
+	if ours, _, ownErr := kt.ParseOrigin(newest.Origin); err != nil || ownErr != nil || name != ours {
+		return 0
+	}
+	if _, err := kt.OpenCheckpoint(note, origin, newest.LogKey); err != nil {
+		return 0
+	}
+	return generation
+}
+
+// refuseGivenUp refuses a note of an end that was lost.
+func (c chain) refuseGivenUp(generation uint32) error {
+	return Refuse(pb.Status_BadRequest, pb.Reason_LOG_GENERATION,
+		"known_note: is of generation %d, whose end was lost; the log goes on as %s", generation, c.newest().Origin)
+}
+
 // knownNote is a note of this log that is part of its history.
 type knownNote struct {
 	kt.Checkpoint
@@ -115,7 +140,8 @@ func (k *knownNotes) add(note []byte, known knownNote) {
 // known checks the note that a caller knows. One with a good signature that is
 // not of this log's history is evidence that the log was put back: it is kept,
 // and signing stops. Refusals: BadRequest INVALID_FIELD for a note that is none of
-// this log's, Unavailable SIGNING_STOPPED.
+// this log's, LOG_GENERATION for one of an end that was lost and given up,
+// Unavailable SIGNING_STOPPED.
 func (s *signer) known(note []byte) (knownNote, error) {
 	if known, found := s.notes.find(note); found {
 		return known, nil
@@ -126,13 +152,12 @@ func (s *signer) known(note []byte) (knownNote, error) {
 	}
 	checkpoint, link, err := chain.open(note)
 	if err != nil {
-		return knownNote{}, Refuse(pb.Status_BadRequest, pb.Reason_INVALID_FIELD, "known_note: is not signed by this log")
+		return knownNote{}, s.foreign(note, chain)
 	}
 	err = s.holds(checkpoint.Size, checkpoint.Root, "somebody shows")
 	if other := (*otherHistory)(nil); errors.As(err, &other) {
 		if link.generation < chain.generation() {
-			return knownNote{}, Refuse(pb.Status_BadRequest, pb.Reason_INVALID_FIELD,
-				"known_note: is of %s, whose end was lost; the log goes on as %s", checkpoint.Origin, chain.newest().Origin)
+			return knownNote{}, chain.refuseGivenUp(link.generation)
 		}
 		return knownNote{}, s.accuse(note, err)
 	} else if err != nil {
@@ -149,6 +174,18 @@ func (s *signer) known(note []byte) (knownNote, error) {
 	known := knownNote{checkpoint, parsed.Head}
 	s.notes.add(note, known)
 	return known, nil
+}
+
+// foreign refuses a note that no CONFIG of the log opens: it is of a generation that
+// only another copy of this log has, or none of this log's at all.
+func (s *signer) foreign(note []byte, chain chain) error {
+	switch other := chain.otherGeneration(note); {
+	case other > chain.generation():
+		return s.accuse(note, laterGeneration("somebody shows", other, chain))
+	case other > 0:
+		return chain.refuseGivenUp(other)
+	}
+	return Refuse(pb.Status_BadRequest, pb.Reason_INVALID_FIELD, "known_note: is not signed by this log")
 }
 
 // evidenceFile holds a note of this log that its history lacks.
@@ -191,20 +228,33 @@ func (s *signer) keepEvidence(note []byte) error {
 // is signed; once the right log is back it says nothing any more.
 func (s *signer) checkEvidence(c chain) error {
 	path := s.e.fs.PathJoin(s.e.dir, evidenceFile)
-	file, err := s.e.fs.Open(path)
+	note, err := s.readEvidence()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	} else if err != nil {
-		return fmt.Errorf("open the kept note: %w", err)
-	}
-	note, err := io.ReadAll(io.LimitReader(file, kt.MaxNoteSize))
-	if err = errors.Join(err, file.Close()); err != nil {
-		return fmt.Errorf("read the kept note: %w", err)
+		return err
 	}
 	checkpoint, link, err := c.open(note)
+	if later := c.otherGeneration(note); err != nil && later > c.generation() {
+		s.stop(laterGeneration("somebody shows, kept in "+path+",", later, c))
+		return nil
+	}
 	if err != nil || link.generation < c.generation() {
 		s.e.logger.Warn("a kept note says nothing about this log as it is now: remove it", "file", path, "error", err)
 		return nil
 	}
 	return s.stopIfOther(s.holds(checkpoint.Size, checkpoint.Root, "somebody shows, kept in "+path+","))
+}
+
+// readEvidence reads the note that was kept; os.ErrNotExist without one.
+func (s *signer) readEvidence() ([]byte, error) {
+	file, err := s.e.fs.Open(s.e.fs.PathJoin(s.e.dir, evidenceFile))
+	if err != nil {
+		return nil, fmt.Errorf("open the kept note: %w", err)
+	}
+	note, err := io.ReadAll(io.LimitReader(file, kt.MaxNoteSize))
+	if err = errors.Join(err, file.Close()); err != nil {
+		return nil, fmt.Errorf("read the kept note: %w", err)
+	}
+	return note, nil
 }

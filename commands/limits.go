@@ -43,13 +43,16 @@ const (
 	MaxFetchWait = 60 * time.Second
 )
 
-// Quotas of one device queue. They bound what strangers can make the server
-// store for a device, and are off with Tx.Quotas() false (--limits off).
+// Quotas. They bound what people can make the server store, and are off with
+// Tx.Quotas() false (--limits off).
 const (
 	// MaxQueueItems is the most messages in one device queue.
 	MaxQueueItems = 10_000
 	// MaxQueueBytes is the most payload in one device queue in bytes (64 MiB).
 	MaxQueueBytes = 64 << 20
+	// MaxKeyChanges is the most changes of one account's keys (new KeySets,
+	// hand-overs to a successor) on one UTC day: the log keeps each for ever.
+	MaxKeyChanges = 100
 	// MaxSenderItems is the most messages of one sending account in one device
 	// queue: a tenth, so that nobody can fill a queue alone.
 	MaxSenderItems = MaxQueueItems / 10

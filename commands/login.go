@@ -55,7 +55,8 @@ func PrepareLogin(serverName string, a LoginAttempt, req *pb.OpaqueLoginFinishRe
 // StartSession decides a login: a session of the device whose key signed, or one
 // of scope ENROLL_ONLY when that key is no active device of the account. The
 // token is drawn here; only its hash goes into the log, and no receipt holds it.
-// A login that began before a password change fails: LoginFailed.
+// Refusals: LoginFailed, also for a login that began before a password change;
+// Forbidden BANNED.
 func StartSession(tx *Tx, l *Login) (*pb.OpaqueLoginFinishResponse, error) {
 	account, found, err := projections.AccountByID(tx.View(), l.attempt.Account)
 	if err != nil {
@@ -67,6 +68,9 @@ func StartSession(tx *Tx, l *Login) (*pb.OpaqueLoginFinishResponse, error) {
 	}
 	if !found || !haveRecord || account.Username != l.attempt.Username || record.GetVersion() != l.attempt.RecordVersion {
 		return nil, LoginFailed()
+	}
+	if err := refuseBanned(tx.View(), account.ID, tx.Now()); err != nil {
+		return nil, err // only whoever knows the password learns it
 	}
 	token := tx.Random(TokenSize)
 	hash := sha256.Sum256(token)

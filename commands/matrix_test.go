@@ -184,6 +184,8 @@ func wholeCalls(w *world) []proto.Message {
 		&pb.RotateKeysRequest{ChannelId: channel},
 		&pb.RemoveMemberRequest{ChannelId: channel, IdentityKey: w.public("carol")},
 		&pb.AddMemberRequest{ChannelId: channel, Members: [][]byte{w.public("carol")}},
+		&pb.ReportMessageRequest{Username: "bob", Category: pb.ReportCategory_SPAM},
+		&pb.ListReportsRequest{}, &pb.ResolveReportRequest{ReportId: make([]byte, 16), State: pb.ReportState_ACTED},
 	}
 }
 
@@ -214,7 +216,7 @@ func TestWholeCallsByEveryCaller(t *testing.T) {
 		// Of the last ones a call means something else for each caller: their scenario
 		// files tell.
 		seen := map[string]bool{"OpaqueRegisterStart": true, "OpaqueLoginStart": true, "OpaqueLoginFinish": true, "OpaqueRegisterFinish": true, "Health": true, "CheckRevocation": true, "RevokeKey": true, "AuditKeyTransparency": true,
-			"RegisterDevice": true, "RevokeDevice": true}
+			"RegisterDevice": true, "RevokeDevice": true, "BanUser": true, "UnbanUser": true, "ListBanned": true}
 		for i, req := range wholeCalls(w) {
 			method, _ := rpc.MethodOf(req)
 			seen[method.Name] = true

@@ -53,7 +53,7 @@ func Pass(v *View, req *pb.EnqueueRequest) (*Passing, error) {
 		return p, nil
 	}
 	for _, account := range accounts {
-		if p.Devices, _, err = projections.DevicesOf(v.Reader, p.Devices, account); err != nil {
+		if p.Devices, err = reachableDevices(v.Reader, v.Now, account, p.Devices); err != nil {
 			return nil, err
 		}
 	}
@@ -88,8 +88,8 @@ func (s *seat) listeners(v *View, req *pb.EnqueueRequest) (accounts []projection
 	if err := bothJoined(v.Reader, req.GetChannelId(), &v.Caller, to); err != nil {
 		return nil, nil, err
 	}
-	account, _, err := activeDevices(v.Reader, to, nil)
-	if to.isDevice {
+	account, devices, err := activeDevices(v.Reader, v.Now, to, nil)
+	if to.isDevice && len(devices) > 0 {
 		device = &to.key
 	}
 	return []projections.ID{account}, device, err

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -92,6 +93,11 @@ func (w *world) scalar(field protoreflect.FieldDescriptor, text string) protoref
 	case protoreflect.Uint32Kind:
 		return protoreflect.ValueOfUint32(uint32(number(32)))
 	case protoreflect.Uint64Kind:
+		if after, found := strings.CutPrefix(text, "@"); found { // a time from now
+			d, err := time.ParseDuration(after)
+			w.check(err)
+			return protoreflect.ValueOfUint64(w.now() + uint64(d.Milliseconds()))
+		}
 		return protoreflect.ValueOfUint64(number(64))
 	case protoreflect.EnumKind:
 		if value := field.Enum().Values().ByName(protoreflect.Name(text)); value != nil {

@@ -12,7 +12,7 @@ import (
 // ResolveUser answers with the identity key that a username is bound to, from
 // the published view. version is that of the binding in key transparency. With a
 // proof a name that nobody has, or whose key was revoked, is no refusal: the proof
-// shows it. Refusals: BadRequest MISSING_FIELD, USERNAME_INVALID; NotFound
+// shows it. A banned user is not found. Refusals: BadRequest MISSING_FIELD, USERNAME_INVALID; NotFound
 // NO_SUCH_USER, or KEY_REVOKED while the user has no other key; those of Proofs.
 func ResolveUser(v *View, req *pb.ResolveUserRequest) (*pb.ResolveUserResponse, error) {
 	if req.GetUsername() == "" {
@@ -43,6 +43,12 @@ func resolveName(v *View, name string) (*pb.ResolveUserResponse, error) {
 	}
 	if !found {
 		return nil, errNoSuchUser
+	}
+	switch banned, err := projections.BannedAt(v.Reader, account.ID, v.Now); {
+	case err != nil:
+		return nil, err
+	case banned:
+		return nil, errNoSuchUser // also with a proof, which would show the person
 	}
 	if v.Proofs == nil {
 		if err := refuseRevoked(v.Reader, account.IdentityKey, pb.Status_NotFound, "the identity key of this user"); err != nil {

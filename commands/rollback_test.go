@@ -163,18 +163,24 @@ func TestDamagedGuardStopsSigning(t *testing.T) {
 	inWorld(t, true, func(t *testing.T, w *world) {
 		w.join("alice")
 		w.shut()
-		file, err := w.fs.OpenReadWrite(w.fs.PathJoin(w.dir, "guard"), vfs.WriteCategoryUnspecified)
-		w.check(err)
-		for _, at := range []int64{20, 4096 + 20} {
-			_, err := file.WriteAt([]byte{0xff, 0xff, 0xff, 0xff}, at)
-			w.check(err)
-		}
-		w.check(file.Close())
+		w.damageGuard()
 		w.startUp()
 		if err := w.engine.SigningStopped(); err == nil {
 			t.Error("signing goes on with a damaged guard")
 		}
 	})
+}
+
+// damageGuard leaves no slot of the stopped server's guard whole.
+func (w *world) damageGuard() {
+	w.t.Helper()
+	file, err := w.fs.OpenReadWrite(w.fs.PathJoin(w.dir, "guard"), vfs.WriteCategoryUnspecified)
+	w.check(err)
+	for _, at := range []int64{20, 4096 + 20} {
+		_, err := file.WriteAt([]byte{0xff, 0xff, 0xff, 0xff}, at)
+		w.check(err)
+	}
+	w.check(file.Close())
 }
 
 func TestAnotherKeyDoesNotSign(t *testing.T) {

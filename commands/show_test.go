@@ -152,6 +152,8 @@ func (w *world) bytes(field string, value []byte) string {
 	switch field {
 	case "message_id":
 		return w.call("m", value)
+	case "report_id":
+		return w.call("report", value)
 	case "reset_token":
 		return w.call("token", value)
 	case "channel_id":

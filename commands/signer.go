@@ -59,7 +59,7 @@ func newSigner(e *Engine, key ed25519.PrivateKey) (*signer, error) {
 	}
 	guard, err := openGuard(e.fs, e.dir)
 	if errors.Is(err, errGuard) {
-		s.stop(fmt.Errorf("%w: restore it, or go on as after a loss of the log's end", err))
+		s.stop(fmt.Errorf("%w: put it back as it was; %s", err, howToGoOn))
 		return s, nil
 	} else if err != nil {
 		return nil, err
@@ -82,9 +82,12 @@ func (s *signer) checkStart(view projections.Reader) error {
 	if err != nil {
 		return err
 	}
-	if g := s.guard.newest; g.size == 0 && state.Heads > 0 {
+	switch g := s.guard.newest; {
+	case g.size == 0 && state.Heads > 0:
 		s.e.logger.Warn("the signing guard is new although the log is not: if this directory was restored, make sure that nothing newer was ever signed")
-	} else if g.generation == chain.generation() {
+	case g.generation > chain.generation():
+		s.stop(laterGeneration("the guard names", g.generation, chain))
+	case g.generation == chain.generation():
 		if err := s.stopIfOther(s.holds(g.size, g.root, "the guard names")); err != nil {
 			return err
 		}
@@ -101,16 +104,23 @@ func (e *otherHistory) Error() string { return e.text }
 // it does not; other errors are failures of reading.
 func (s *signer) holds(size uint64, root kt.Hash, who string) error {
 	if have := s.e.log.Size(); size > have {
-		return &otherHistory{fmt.Sprintf("%s a checkpoint of %d records and the log has %d: it is an older copy; put the newest one back", who, size, have)}
+		return &otherHistory{fmt.Sprintf("%s a checkpoint of %d records and the log has %d: it is an older copy; put the newest one back, or %s", who, size, have, howToGoOn)}
 	}
 	have, err := s.e.log.RootAt(size)
 	if err != nil {
 		return err
 	}
 	if have != root {
-		return &otherHistory{fmt.Sprintf("%s another root for the first %d records: the log is not the one that was signed; put that one back", who, size)}
+		return &otherHistory{fmt.Sprintf("%s another root for the first %d records: the log is not the one that was signed; put that one back, or %s", who, size, howToGoOn)}
 	}
 	return nil
+}
+
+// laterGeneration says that something was signed for a later generation of the log
+// than this one.
+func laterGeneration(who string, generation uint32, c chain) error {
+	return &otherHistory{fmt.Sprintf("%s a checkpoint of generation %d and the log is %s: it is an older copy; put the newest one back, or %s",
+		who, generation, c.newest().Origin, howToGoOn)}
 }
 
 // stopIfOther stops signing on an *otherHistory, and passes other errors on.
@@ -288,6 +298,15 @@ func (s *signer) closeGuard() error {
 		return nil
 	}
 	return s.guard.close()
+}
+
+// Config is the newest CONFIG of the published log.
+func (e *Engine) Config() (kt.Config, error) {
+	chain, err := e.configs()
+	if err != nil {
+		return kt.Config{}, err
+	}
+	return chain.newest().Config, nil
 }
 
 // Checkpoint is the newest signed checkpoint, nil before the first. Release it.

@@ -117,6 +117,8 @@ func (w *world) step(line string, below []string) []string {
 		w.newDevice(r, parts[0], a)
 	case *pb.RevokeDeviceRequest:
 		w.lostDevice(r, parts[0], a)
+	case *pb.ReportMessageRequest:
+		w.report(r, parts[0], a)
 	default:
 		a.apply(req, false)
 	}
@@ -271,6 +273,31 @@ func (w *world) dispatchIn(ctx context.Context, method *rpc.Method, req proto.Me
 		command, err = commands.NewRotateKeys(method.Rule, r)
 	case *pb.ListGroupMembersRequest:
 		return orNil(commands.ListGroupMembers(view, r))
+	case *pb.ReportMessageRequest:
+		var report *commands.PreparedReport
+		if report, err = commands.PrepareReport(view, frankKey, serverName, r); err == nil {
+			command, err = commands.NewReportMessage(method.Rule, r, report)
+		}
+	case *pb.BanUserRequest:
+		command, err = commands.NewBanUser(method.Rule, r)
+	case *pb.UnbanUserRequest:
+		command, err = commands.NewUnbanUser(method.Rule, r)
+	case *pb.ResolveReportRequest:
+		command, err = commands.NewResolveReport(method.Rule, r)
+	case *pb.ListReportsRequest:
+		return orNil(commands.ListReports(view, r))
+	case *pb.ListBannedRequest:
+		return orNil(commands.ListBanned(view, r))
+	case *pb.BanAnyUserRequest:
+		command, err = commands.NewBanAnyUser(method.Rule, r, pb.Actor_SOCKET)
+	case *pb.UnbanAnyUserRequest:
+		command, err = commands.NewUnbanAnyUser(method.Rule, r, pb.Actor_DIRECTORY)
+	case *pb.ResolveAnyReportRequest:
+		command, err = commands.NewResolveAnyReport(method.Rule, r, pb.Actor_SOCKET)
+	case *pb.ListAllReportsRequest:
+		return orNil(commands.ListAllReports(view, r))
+	case *pb.ListAllBannedRequest:
+		return orNil(commands.ListAllBanned(view, r))
 	default:
 		w.t.Fatalf("no way to call %s", method)
 	}

@@ -84,7 +84,7 @@ func prepareSuccession(view projections.Reader, serverName string, vrf *kt.VRFPr
 // devices, and the old one is revoked by its own signature. It wants a login
 // within FreshMS; the same again is Ok. Refusals: Unauthorized TOKEN_MISSING;
 // Forbidden WRONG_ACCOUNT, REAUTH; BadRequest INVALID_FIELD, KEY_REVOKED,
-// KEY_IN_USE, KEYSET_INVALID, MISSING_FIELD.
+// KEY_IN_USE, KEYSET_INVALID, MISSING_FIELD; RateLimited RATE after MaxKeyChanges.
 func (r *KeyRevocation) succeed(tx *Tx, owner projections.Owner) (*pb.RevokeKeyResponse, error) {
 	caller, n := tx.Caller(), r.successor
 	if !caller.Known() {
@@ -115,6 +115,9 @@ func (r *KeyRevocation) succeed(tx *Tx, owner projections.Owner) (*pb.RevokeKeyR
 		}
 		if n.account == nil || n.account.Version != version+1 {
 			return nil, ErrStale
+		}
+		if err := refuseKeyChange(tx, account.ID); err != nil {
+			return nil, err
 		}
 		version = n.account.Version
 		if err := n.emit(tx, &account); err != nil {

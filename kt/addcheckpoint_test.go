@@ -1,7 +1,6 @@
 package kt
 
 import (
-	"bytes"
 	"errors"
 	"reflect"
 	"strings"
@@ -49,15 +48,4 @@ func TestAddCheckpointRefuses(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, a, err)
 		}
 	}
-}
-
-func FuzzAddCheckpoint(f *testing.F) {
-	f.Add([]byte("old 1\nPlRNCrwHpqhGrupue0L7gxbjbMiKA9temvuZZDDpkaw=\n\nnote"))
-	f.Add([]byte("old 0\n\nnote\n\n— x y\n"))
-	f.Fuzz(func(t *testing.T, body []byte) {
-		a, err := ParseAddCheckpoint(body)
-		if err == nil && !bytes.Equal(a.Append(nil), body) {
-			t.Errorf("%q came back as %q", body, a.Append(nil))
-		}
-	})
 }

@@ -176,3 +176,10 @@ func peekCheckpoint(signed []byte) (Checkpoint, error) {
 	}
 	return ParseCheckpoint(signed[:len(text)+1])
 }
+
+// PeekNote is the origin and the tree size that a signed note names. Nobody has
+// vouched for them: they tell what to ask, or which key to try. Errors wrap ErrNote.
+func PeekNote(note []byte) (origin string, size uint64, err error) {
+	c, err := peekCheckpoint(note)
+	return c.Origin, c.Size, err
+}

@@ -1,7 +1,6 @@
 package kt
 
 import (
-	"bytes"
 	"encoding/base64"
 	"errors"
 	"math"
@@ -129,34 +128,4 @@ func must[T any](value T, err error) T {
 		panic(err)
 	}
 	return value
-}
-
-// FuzzNote: a note that opens is exactly what was signed, with whatever lines of
-// others behind it, and what a policy counts is what the witness signed.
-func FuzzNote(f *testing.F) {
-	good := signedNote(f)
-	cosigned := append(bytes.Clone(good), must(Cosign(good, "w1", testKey(5), 1700000000))...)
-	f.Add(good)
-	f.Add(cosigned)
-	f.Add(append(bytes.Clone(good), "— w1 AAAAAAAAAAAA\n"...))
-	f.Add([]byte("\n\n— w1 AAAAAAAAAAAA\n"))
-	w := must(NewWitness("w1", public(testKey(5))))
-	policy := must(ParsePolicy(1, []string{w.String()}))
-	line := cosigned[len(good):]
-	f.Fuzz(func(t *testing.T, signed []byte) {
-		c, err := OpenCheckpoint(signed, "chat.example.org/1", public(testKey(1)))
-		if err != nil {
-			if !errors.Is(err, ErrNote) {
-				t.Fatalf("unclassified error: %v", err)
-			}
-			return
-		}
-		peeked, err := peekCheckpoint(signed)
-		if c != testCheckpoint() || !bytes.HasPrefix(signed, c.Append(nil)) || err != nil || peeked != c {
-			t.Fatalf("opened %+v (%+v, %v), which nobody signed", c, peeked, err)
-		}
-		if policy.Met(signed) == nil && !bytes.Contains(signed, line) {
-			t.Fatalf("a cosignature that nobody made: %q", signed)
-		}
-	})
 }

@@ -54,8 +54,9 @@ const (
 	maxConfigSize   = configFixedSize + maxOriginSize + configLinkSize
 )
 
-// FormatVersion is the format of the logs that this package describes: every
-// checkpoint is signed at a size whose last leaf is a HEAD.
+// FormatVersion is the format of the logs that this package describes, and the
+// newest that it knows: every checkpoint is signed at a size whose last leaf is a
+// HEAD. A log of an earlier format has no HEAD.
 const FormatVersion = 1
 
 // NewConfig is the configuration for index 0 of a new log of FormatVersion. Its

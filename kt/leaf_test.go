@@ -245,31 +245,3 @@ func TestLeafProperty(t *testing.T) {
 		}
 	})
 }
-
-// FuzzLeaves: what is parsed, a leaf or a delta of them, is appended to the same
-// bytes, and what is not says so with ErrLeaf or ErrDelta.
-func FuzzLeaves(f *testing.F) {
-	delta := AppendDelta(nil, busyLog(f).deltas()[0])
-	f.Add(delta)
-	f.Add(delta[:len(deltaMagic)+8])
-	for _, leaf := range sampleLeaves(f) {
-		f.Add(leaf)
-		f.Add(leaf[:len(leaf)-1])
-		f.Add(append(slices.Clone(leaf), 0))
-	}
-	f.Add([]byte{})
-	f.Add([]byte{0xff})
-	f.Fuzz(func(t *testing.T, leaf []byte) {
-		fuzzDelta(t, leaf)
-		l, err := ParseLeaf(leaf)
-		if err != nil {
-			if !errors.Is(err, ErrLeaf) {
-				t.Fatalf("unclassified error: %v", err)
-			}
-			return
-		}
-		if got := reappend(l); !bytes.Equal(got, leaf) {
-			t.Fatalf("appended again: %x, was %x", got, leaf)
-		}
-	})
-}

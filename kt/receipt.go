@@ -106,10 +106,3 @@ func (r *Receipt) IsMessage(id []byte) bool {
 	m := r.Event.GetMessageEnqueued()
 	return m != nil && bytes.Equal(m.GetMessageId(), id)
 }
-
-// NoteSize is the tree size that a signed note names. Nobody has vouched for it:
-// it tells what to ask next. Errors wrap ErrNote.
-func NoteSize(note []byte) (uint64, error) {
-	c, err := peekCheckpoint(note)
-	return c.Size, err
-}

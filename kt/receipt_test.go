@@ -102,7 +102,7 @@ func TestReceipt(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 	}
-	if _, err := NoteSize([]byte("nonsense")); !errors.Is(err, ErrNote) {
+	if _, _, err := PeekNote([]byte("nonsense")); !errors.Is(err, ErrNote) {
 		t.Errorf("the size of no note: %v", err)
 	}
 }

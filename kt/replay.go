@@ -9,10 +9,6 @@ import (
 	"github.com/transparency-dev/merkle/rfc6962"
 )
 
-// FormatHeads is the format version from which on a log has HEAD leaves; it is
-// also the newest that this package knows.
-const FormatHeads uint16 = 1
-
 // ranges makes the compact ranges of both trees: of leaves and of heads.
 var ranges = &compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}
 
@@ -144,7 +140,7 @@ func (r *replay) add(index uint64, leaf []byte) error {
 }
 
 func (r *replay) addConfig(index uint64, c Config, leaf []byte) error {
-	if c.FormatVersion > FormatHeads {
+	if c.FormatVersion > FormatVersion {
 		return fmt.Errorf("%w: %d, from index %d on", ErrFormat, c.FormatVersion, index)
 	}
 	if r.configLeaf != nil {
@@ -161,7 +157,7 @@ func (r *replay) addHead(index uint64, h Head, leaf []byte) error {
 		return evidence(step, "HEAD at index %d: %s is %v, replayed it is %v", index, field, got, want)
 	}
 	switch {
-	case r.config.FormatVersion < FormatHeads:
+	case r.config.FormatVersion < FormatVersion:
 		return evidence(StepHead, "HEAD at index %d in a log of format %d", index, r.config.FormatVersion)
 	case h.Epoch != r.heads.End():
 		return wrong(StepHead, "epoch", h.Epoch, r.heads.End())

@@ -90,7 +90,7 @@ func TestReplayRefuses(t *testing.T) {
 	unsigned := must(ParseLeaf(l.leaves[l.configs[1]])).Config
 	unsigned.Link(l.configs[1], testKey(9))
 	newer := unsigned
-	newer.FormatVersion = FormatHeads + 1
+	newer.FormatVersion = FormatVersion + 1
 	newer.Link(l.configs[1], testKey(3))
 	for _, test := range []struct {
 		name, text string

@@ -66,6 +66,20 @@ func (s *State) Consent(generation uint32) {
 	s.Configs = slices.Clone(s.Configs[:min(1, len(s.Configs))])
 }
 
+// Generation is the N of the log's origin as it is known; 0 at first contact.
+// Errors wrap ErrState.
+func (s *State) Generation() (uint32, error) {
+	k, err := s.read()
+	if err != nil || k.newest == nil {
+		return s.Consented, err
+	}
+	_, generation, err := ParseOrigin(k.newest.Origin)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrState, err)
+	}
+	return generation, nil
+}
+
 // Query says what is looked up: the person behind Username, the identity
 // IdentityKey, several IdentityKeys at once, the revocation of RevokedKey, or with
 // none of them the newest head.

@@ -54,7 +54,7 @@ func newTestLogOf(t testing.TB, vrf *VRFPrivateKey) *testLog {
 		entries: map[string][]testEntry{}, r: NewReplayer(), nowMS: testStart,
 	}
 	c := must(NewConfig(testServer, public(testKey(1)), l.vrf.PublicKey()))
-	c.FormatVersion = FormatHeads
+	c.FormatVersion = FormatVersion
 	l.config(c, testKey(1))
 	return l
 }

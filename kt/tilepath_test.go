@@ -1,7 +1,6 @@
 package kt
 
 import (
-	"reflect"
 	"strings"
 	"testing"
 )
@@ -65,22 +64,4 @@ func TestTilesOfASize(t *testing.T) {
 			t.Errorf("level %d, from %d to %d: %s, want %s", c.level, c.from, c.size, got, c.want)
 		}
 	}
-}
-
-func FuzzTilePath(f *testing.F) {
-	f.Add("tile/3/x001/x234/067.p/1")
-	f.Add("tile/entries/012")
-	f.Add("kt/delta/000")
-	f.Fuzz(func(t *testing.T, path string) {
-		p, err := ParseTilePath(path)
-		if err != nil {
-			if !reflect.DeepEqual(p, TilePath{}) {
-				t.Errorf("%+v beside an error", p)
-			}
-			return
-		}
-		if p.String() != path {
-			t.Errorf("%q came back as %q", path, p)
-		}
-	})
 }

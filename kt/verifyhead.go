@@ -150,7 +150,7 @@ func (c *headCheck) readConfigs() error {
 		}
 		next := chainConfig{shown.GetIndex(), leaf.Config, KnownConfig{shown.GetIndex(), shown.GetLeaf(), c.p.GetNote(), shown.GetPath()}}
 		switch n := len(c.chain); {
-		case next.FormatVersion > FormatHeads:
+		case next.FormatVersion > FormatVersion:
 			return fmt.Errorf("%w: %d", ErrFormat, next.FormatVersion)
 		case n == 0 && (next.index != 0 || next.Previous != nil):
 			return evidence(StepConfig, "the chain begins at index %d", next.index)
@@ -168,7 +168,7 @@ func (c *headCheck) readConfigs() error {
 	if c.config = configAt(c.chain, c.shown.Size); c.config == nil || c.config.index != c.shown.head.Config {
 		return evidence(StepConfig, "the HEAD names the CONFIG at index %d, which is not the newest of those shown", c.shown.head.Config)
 	}
-	if c.config.FormatVersion < FormatHeads {
+	if c.config.FormatVersion < FormatVersion {
 		return evidence(StepHead, "a HEAD in a log of format %d", c.config.FormatVersion)
 	}
 	if c.v.LogKey != nil && !slices.ContainsFunc(c.chain, func(k chainConfig) bool { return c.v.LogKey.Equal(k.LogKey) }) {

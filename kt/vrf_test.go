@@ -299,44 +299,6 @@ func TestKindNames(t *testing.T) {
 	}
 }
 
-// FuzzVRFVerify: whatever verifies under an honest key has the key's output, and
-// every failure names its side.
-func FuzzVRFVerify(f *testing.F) {
-	key := NewVRFPrivateKey([32]byte{7})
-	honest := key.PublicKey()
-	for _, alpha := range []string{"", "r", "input"} {
-		proof, _ := key.Prove([]byte(alpha))
-		f.Add(honest[:], []byte(alpha), proof[:])
-		f.Add(honest[:], []byte(alpha+"x"), proof[:])
-		f.Add(honest[:], []byte(alpha), proof[:79])
-	}
-	for _, v := range rfcVectors {
-		f.Add(unhex(f, v.pk), unhex(f, v.alpha), unhex(f, v.pi))
-	}
-	f.Add(make([]byte, 32), []byte("zero key"), make([]byte, 80))
-	f.Fuzz(func(t *testing.T, public, alpha, proof []byte) {
-		if len(public) != 32 {
-			return
-		}
-		out, err := VRFPublicKey(public).Verify(alpha, proof)
-		if err != nil {
-			if !errors.Is(err, ErrVRFProof) && !errors.Is(err, ErrVRFKey) {
-				t.Fatalf("unclassified error: %v", err)
-			}
-			if out != (VRFOutput{}) {
-				t.Fatal("an output beside an error")
-			}
-			return
-		}
-		if !bytes.Equal(public, honest[:]) {
-			return
-		}
-		if _, want := key.Prove(alpha); out != want {
-			t.Fatalf("verified output %x, the key's is %x", out, want)
-		}
-	})
-}
-
 func BenchmarkVRFProve(b *testing.B) {
 	key := NewVRFPrivateKey([32]byte{8})
 	id := make([]byte, 32)

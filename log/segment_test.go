@@ -141,25 +141,39 @@ func TestRecordThatDoesNotFit(t *testing.T) {
 	}
 }
 
-// A parsed segment, encoded again from its records, is the same bytes: there is one encoding for each content.
-func FuzzParseSegment(f *testing.F) {
-	f.Add(uint64(0), encodeSegment(0, []Record{testRecord(0)}))
-	f.Add(uint64(5), encodeSegment(5, []Record{testRecord(5), {Leaf: []byte{2}, Erased: true}, testRecord(7)}))
-	f.Add(uint64(1), []byte{})
-	f.Fuzz(func(t *testing.T, first uint64, value []byte) {
-		if len(value) >= 4 {
-			value = reseal(bytes.Clone(value)) // or the checksum would keep the fuzzer out
-		}
-		s, err := parseSegment(first, value)
-		if err != nil {
-			return
-		}
-		var records []Record
-		for i := range s.count {
-			records = append(records, s.record(i))
-		}
-		if again := encodeSegment(first, records); !bytes.Equal(again, value) {
-			t.Fatalf("encoded again:\n%x, want\n%x", again, value)
+// FuzzStored gives arbitrary bytes to the reader that the selector names: what is
+// accepted is what the writer writes.
+func FuzzStored(f *testing.F) {
+	f.Add(uint8(0), uint64(0), encodeSegment(0, []Record{testRecord(0)}))
+	f.Add(uint8(0), uint64(5), encodeSegment(5, []Record{testRecord(5), {Leaf: []byte{2}, Erased: true}, testRecord(7)}))
+	f.Add(uint8(0), uint64(1), []byte{})
+	for _, text := range []string{testFormatText, "quicprochat data directory, format 1\n", ""} {
+		f.Add(uint8(1), uint64(0), []byte(text))
+	}
+	f.Fuzz(func(t *testing.T, selector uint8, first uint64, raw []byte) {
+		if selector%2 == 0 {
+			fuzzSegment(t, first, raw)
+		} else {
+			fuzzFormat(t, string(raw))
 		}
 	})
+}
+
+// fuzzSegment: a parsed segment, encoded again from its records, is the same bytes:
+// there is one encoding for each content.
+func fuzzSegment(t *testing.T, first uint64, value []byte) {
+	if len(value) >= 4 {
+		value = reseal(bytes.Clone(value)) // or the checksum would keep the fuzzer out
+	}
+	s, err := parseSegment(first, value)
+	if err != nil {
+		return
+	}
+	var records []Record
+	for i := range s.count {
+		records = append(records, s.record(i))
+	}
+	if again := encodeSegment(first, records); !bytes.Equal(again, value) {
+		t.Fatalf("encoded again:\n%x, want\n%x", again, value)
+	}
 }

@@ -90,6 +90,8 @@ func applyBody(b *Batch, e *Entry) error {
 		return applyRequestAnswered(e)
 	case *pb.Event_RoleChanged:
 		return applyRoleChanged(b, body.RoleChanged)
+	case *pb.Event_GenerationBegun:
+		return applyGenerationBegun(b, body.GenerationBegun)
 	case *pb.Event_ResetIssued:
 		return applyResetIssued(b, body.ResetIssued, now)
 	case *pb.Event_AccountReset:
@@ -118,6 +120,16 @@ func applyBody(b *Batch, e *Entry) error {
 		return applyChannelPosted(b, body.ChannelPosted, now)
 	case *pb.Event_ChannelRotationRequested:
 		return applyChannelRotationRequested(b, body.ChannelRotationRequested, now)
+	case *pb.Event_UserBanned:
+		return applyUserBanned(b, body.UserBanned, now)
+	case *pb.Event_UserUnbanned:
+		return applyUserUnbanned(b, body.UserUnbanned)
+	case *pb.Event_BansExpired:
+		return applyBansExpired(b, body.BansExpired, now)
+	case *pb.Event_MessageReported:
+		return applyMessageReported(b, body.MessageReported, now)
+	case *pb.Event_ReportResolved:
+		return applyReportResolved(b, body.ReportResolved, now)
 	default:
 		return invalid("no body of a known type")
 	}

@@ -12,10 +12,29 @@ import (
 	pb "quicprochat/proto/qpcv1"
 )
 
-// FuzzApply applies a list of arbitrary events, each with its length before it,
+// FuzzInputs gives arbitrary bytes to what reads them, by the selector: to Apply, as
+// events, or to the reader of snapshots.
+func FuzzInputs(f *testing.F) {
+	apply, events := fuzzApply(f)
+	for _, seed := range events {
+		f.Add(uint8(0), seed)
+	}
+	file := snapshotSeed(f)
+	f.Add(uint8(1), file)
+	f.Add(uint8(1), file[:50])
+	f.Fuzz(func(t *testing.T, selector uint8, input []byte) {
+		if selector%2 == 0 {
+			apply(t, input)
+		} else {
+			fuzzSnapshot(t, input)
+		}
+	})
+}
+
+// fuzzApply applies a list of arbitrary events, each with its length before it,
 // after a good beginning. Whatever they are: no panic, an event is applied or
 // refused with its index, and what was applied gives the same digest again.
-func FuzzApply(f *testing.F) {
+func fuzzApply(f *testing.F) (apply func(*testing.T, []byte), lists [][]byte) {
 	seeds := newWorld(f)
 	seeds.register("alice", "bob")
 	seeds.send(1, "alice", "bob")
@@ -54,10 +73,10 @@ func FuzzApply(f *testing.F) {
 	seeds.do(revoked(bob, seeds.now, pb.Authority_ADMINISTRATOR))
 	var all []byte
 	for _, e := range seeds.entries[good:] {
-		f.Add(protowire.AppendBytes(nil, e.Raw))
+		lists = append(lists, protowire.AppendBytes(nil, e.Raw))
 		all = protowire.AppendBytes(all, e.Raw)
 	}
-	f.Add(all)
+	lists = append(lists, all)
 	// All runs begin on the same views; none commits.
 	w := emptyWorld(f)
 	w.entries = seeds.entries[:good]
@@ -65,7 +84,7 @@ func FuzzApply(f *testing.F) {
 	seeds.close()
 	f.Cleanup(w.close)
 
-	f.Fuzz(func(t *testing.T, input []byte) {
+	return func(t *testing.T, input []byte) {
 		var applied []*Entry
 		b := w.views.NewBatch()
 		for len(input) > 0 && len(applied) < 64 {
@@ -92,7 +111,7 @@ func FuzzApply(f *testing.F) {
 			t.Fatal("the same events gave another digest")
 		}
 		closeBatch(t, b)
-	})
+	}, lists
 }
 
 // fuzzEntry makes the log record of an event; nil when the bytes are none.
@@ -157,9 +176,7 @@ func closeBatch(t *testing.T, b *Batch) {
 	}
 }
 
-// FuzzSnapshot reads arbitrary snapshot files: one is refused as bad, or its
-// rows have the digest that it tells.
-func FuzzSnapshot(f *testing.F) {
+func snapshotSeed(f *testing.F) []byte {
 	w := newWorld(f)
 	w.register("alice")
 	w.commit()
@@ -172,19 +189,21 @@ func FuzzSnapshot(f *testing.F) {
 		f.Fatal(err)
 	}
 	w.close()
-	f.Add(file.Bytes())
-	f.Add(file.Bytes()[:50])
-	f.Fuzz(func(t *testing.T, input []byte) {
-		rows := newDigester()
-		_, digest, err := readSnapshot(bytes.NewReader(input), func(key, value []byte) error {
-			rows.add(key, value)
-			return nil
-		})
-		if err == nil && rows.sum() != digest {
-			t.Fatal("accepted with another digest")
-		}
-		if err != nil && !errors.Is(err, ErrBadSnapshot) {
-			t.Fatalf("refused with %v", err)
-		}
+	return file.Bytes()
+}
+
+// fuzzSnapshot reads arbitrary snapshot files: one is refused as bad, or its rows
+// have the digest that it tells.
+func fuzzSnapshot(t *testing.T, input []byte) {
+	rows := newDigester()
+	_, digest, err := readSnapshot(bytes.NewReader(input), func(key, value []byte) error {
+		rows.add(key, value)
+		return nil
 	})
+	if err == nil && rows.sum() != digest {
+		t.Fatal("accepted with another digest")
+	}
+	if err != nil && !errors.Is(err, ErrBadSnapshot) {
+		t.Fatalf("refused with %v", err)
+	}
 }

@@ -30,6 +30,7 @@ const (
 	prefixHeadNode     = 0x28 // level u8 ‖ number u64 → hash[32]
 	prefixRevocation   = 0x29 // key[32] → label[32] ‖ VRF proof[80]
 	prefixReset        = 0x2a // account[16] → token hash[32] ‖ expires ms u64 ‖ way u8
+	prefixKeyChanges   = 0x2b // account[16] → day u32 ‖ count u32
 
 	prefixSession        = 0x30 // token hash[32] → Session
 	prefixAccountSession = 0x31 // account[16] ‖ token hash[32] → ∅
@@ -58,12 +59,21 @@ const (
 	prefixAccountChannel = 0x6b // account[16] ‖ channel[16] → ∅
 )
 
+// Moderation.
+const (
+	prefixBan         = 0x70 // account[16] → Ban
+	prefixBanEnd      = 0x71 // until ms u64 ‖ account[16] → ∅
+	prefixReport      = 0x72 // number u64 → Report
+	prefixReportID    = 0x73 // report[16] → number u64
+	prefixReportCount = 0x74 // → number of the next report u64
+)
+
 // pointCached tells which rows the writer keeps in memory between batches: those
 // that are read and written by key only, and by most commands.
 func pointCached(prefix byte) bool {
 	switch prefix {
 	case prefixMeta, prefixAccount, prefixKeyOwner, prefixDevice, prefixSession, prefixQueue, prefixShare,
-		prefixMapPage, prefixTransparency, prefixChannel, prefixKeyPackageStock:
+		prefixMapPage, prefixTransparency, prefixChannel, prefixKeyPackageStock, prefixBan:
 		return true
 	}
 	return false
@@ -120,6 +130,10 @@ func drainKey(dst []byte, device Key, hour uint32) []byte {
 
 func drainDueKey(dst []byte, hour uint32, device Key) []byte {
 	return append(keyOfU32(dst, prefixDrainDue, hour), device[:]...)
+}
+
+func banEndKey(dst []byte, untilMS uint64, account ID) []byte {
+	return append(keyOfU64(dst, prefixBanEnd, untilMS), account[:]...)
 }
 
 func memberKey(dst []byte, channel, account ID) []byte {

@@ -73,6 +73,9 @@ func applyKeyTransparencyEntry(b *Batch, e *Entry, ev *pb.KeyTransparencyEntry) 
 	if err := b.put(ktKey(b.scratch(), prefixKTNewest, kind, ev.GetId()), b.row); err != nil {
 		return err
 	}
+	if err := countKeyChange(b, ev, e.Event.GetTimeMs()); err != nil {
+		return err
+	}
 	if kt.Kind(kind) == kt.KindRevocation {
 		return b.endKey(Key(ev.GetId()))
 	}

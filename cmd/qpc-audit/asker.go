@@ -124,6 +124,9 @@ func (a *asker) fetch(ctx context.Context, query kt.Query, request *pb.ProofRequ
 // remote gives an error of a call its exit status.
 func remote(err error) error {
 	var refused *client.StatusError
+	if client.ReasonOf(err) == pb.Reason_LOG_GENERATION {
+		return finding(kt.StepConfig, "the log was begun anew (%v): its operator says that its newest part was lost and disowns what was signed; to go on, after asking the operator, use another --state", err)
+	}
 	if errors.As(err, &refused) {
 		return &exitError{exitUnreachable, fmt.Errorf("the server refuses: %w", err)}
 	}

@@ -71,6 +71,12 @@ type cli struct {
 	Verify   verifyCommand   `cmd:"" help:"Prove what the log says about a person."`
 	Receipt  receiptCommand  `cmd:"" help:"Prove that a sent message is in the log."`
 	Keys     keysCommand     `cmd:"" help:"Upload, count and fetch MLS KeyPackages."`
+	Report   reportCommand   `cmd:"" help:"Tell the moderators of a person or a message."`
+	Ban      banCommand      `cmd:"" help:"Moderators: shut a user out of the server."`
+	Unban    unbanCommand    `cmd:"" help:"Moderators: lift a ban."`
+	Bans     bansCommand     `cmd:"" help:"Moderators: list who is banned."`
+	Reports  reportsCommand  `cmd:"" help:"Moderators: list reports."`
+	Resolve  resolveCommand  `cmd:"" help:"Moderators: say what became of a report."`
 	Call     callCommand     `cmd:"" help:"Call any method of the server."`
 	Methods  methodsCommand  `cmd:"" help:"List the methods of the server."`
 	Bench    benchCommand    `cmd:"" help:"Measure a server under load."`

@@ -29,6 +29,8 @@ type reader struct {
 	// people met in this run: a name is resolved once, and again when a device
 	// signs that the KeySet at hand does not list.
 	people map[string]*person
+	// shown is who wrote the message shown last.
+	shown string
 }
 
 // rejection: a message that will never be shown.
@@ -54,7 +56,7 @@ func (r *reader) show(ctx context.Context, payload []byte) error {
 	if from.isNew && !r.app.JSON {
 		fmt.Fprintf(r.app.stderr, "First message from %s: remembering identity key %s\n", from.name, fingerprint(r.people[from.name].keyset.GetIdentityKey()))
 	}
-	from.isNew = false
+	from.isNew, r.shown = false, from.name
 	sent := time.UnixMilli(int64(content.GetTimeMs()))
 	if id := content.GetChannelId(); len(id) > 0 {
 		if note, is := parseChannelNote(content.GetPlaintext()); is {

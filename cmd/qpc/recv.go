@@ -126,6 +126,7 @@ func (r *reader) take(ctx context.Context, envelope *pb.Envelope) error {
 	if item := envelope.GetControl(); item != nil {
 		return r.notice(item)
 	}
+	r.shown = ""
 	if envelope.GetChannelSeq() > 0 {
 		return r.showPost(envelope)
 	}
@@ -138,8 +139,10 @@ func (r *reader) take(ctx context.Context, envelope *pb.Envelope) error {
 	case errors.As(err, &rejected):
 		r.warn("message %d is not shown: %v", envelope.GetSeq(), rejected)
 		return nil
+	case err != nil:
+		return err
 	}
-	return err
+	return r.noteReportable(r.shown, envelope)
 }
 
 // open takes a payload for what it is: a message, or keys from another device of

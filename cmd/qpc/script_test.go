@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -34,13 +35,16 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup:               setupScript,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"server":     startServer,
-			"reset":      issueReset,
-			"status":     wantStatus,
-			"modes":      wantMode,
-			"waitfor":    waitForContent,
-			"keyof":      setDeviceKey,
-			"keypackage": makeKeyPackage,
+			"server":        startServer,
+			"reset":         issueReset,
+			"status":        wantStatus,
+			"modes":         wantMode,
+			"waitfor":       waitForContent,
+			"keyof":         setDeviceKey,
+			"keypackage":    makeKeyPackage,
+			"stopserver":    stopServer,
+			"newgeneration": beginGeneration,
+			"moderator":     makeModerator,
 		},
 	})
 }
@@ -48,6 +52,7 @@ func TestScripts(t *testing.T) {
 // setupScript gives each script a home of its own and a certificate to pin that
 // no server has.
 func setupScript(env *testscript.Env) error {
+	env.Values[booted{}] = new(script)
 	env.Setenv("QPC_HOME", env.WorkDir+"/home")
 	certificate, err := echo.Certificate()
 	if err != nil {
@@ -69,10 +74,9 @@ func startServer(ts *testscript.TestScript, _ bool, args []string) {
 		Dir: ts.MkAbs("data"), PacketConn: socket, AdminSocket: ts.MkAbs("admin.sock"), Limits: limits, Version: "test",
 	})
 	ts.Check(err)
+	ts.Value(booted{}).(*script).node = node
 	ts.Defer(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := node.Shutdown(ctx); err != nil {
+		if err := shutDown(node); err != nil {
 			ts.Logf("shutdown: %v", err)
 		}
 	})
@@ -81,12 +85,44 @@ func startServer(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("SERVER_PID", strconv.Itoa(os.Getpid()))
 }
 
+// booted is the key under which a script has its server.
+type booted struct{}
+
+type script struct{ node *server.Node }
+
+func shutDown(node *server.Node) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	return node.Shutdown(ctx)
+}
+
+// stopServer stops the script's server: stopserver
+func stopServer(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Check(shutDown(ts.Value(booted{}).(*script).node))
+}
+
+// beginGeneration declares the loss of the log's end on the stopped server's
+// directory, as its administrator does: newgeneration
+func beginGeneration(ts *testscript.TestScript, _ bool, _ []string) {
+	stopped, err := server.OpenStopped(context.Background(), server.Config{Dir: ts.MkAbs("data")})
+	ts.Check(err)
+	_, err = stopped.BeginGeneration(context.Background())
+	ts.Check(errors.Join(err, stopped.Close()))
+}
+
 // issueReset keeps the token of a reset in a file, as the server's administrator
 // does: reset NAME FILE
 func issueReset(ts *testscript.TestScript, _ bool, args []string) {
 	resp := new(pb.ResetAccountResponse)
 	ts.Check(admin.Call(context.Background(), ts.MkAbs("admin.sock"), &pb.ResetAccountRequest{Username: args[0]}, resp))
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), fmt.Appendf(nil, "%x\n", resp.GetResetToken()), 0o600))
+}
+
+// makeModerator makes a user a moderator, as the server's administrator does:
+// moderator NAME
+func makeModerator(ts *testscript.TestScript, _ bool, args []string) {
+	req := &pb.GrantRoleRequest{Username: args[0], Role: pb.Role_MODERATOR}
+	ts.Check(admin.Call(context.Background(), ts.MkAbs("admin.sock"), req, new(pb.GrantRoleResponse)))
 }
 
 // wantStatus runs a program that must end with the exit status given:

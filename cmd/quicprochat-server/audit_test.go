@@ -275,7 +275,7 @@ func (w *auditWorld) restoreOld(old string) {
 	restrictCopy(w.t, newest, w.dir)
 	server := w.start()
 	if said := server.log.String(); !strings.Contains(said, "no checkpoint is signed any more") || !strings.Contains(said, "witness.example.net has cosigned") ||
-		!strings.Contains(said, "put the newest copy of the data directory back") {
+		!strings.Contains(said, "put the newest copy of the data directory back") || !strings.Contains(said, "admin new-generation --accept-loss") {
 		w.t.Errorf("a server restored from an old copy says:\n%s", said)
 	}
 	if status, note := w.checkpoint(); status == http.StatusOK {

@@ -100,7 +100,7 @@ func TestHelpFits(t *testing.T) {
 	for _, args := range [][]string{
 		{"--help"}, {"init", "--help"}, {"demo", "--help"}, {"admin", "--help"},
 		{"admin", "grant", "--help"}, {"admin", "revoke", "--help"}, {"admin", "list", "--help"},
-		{"admin", "reset", "--help"}, {"admin", "revoke-key", "--help"},
+		{"admin", "reset", "--help"}, {"admin", "revoke-key", "--help"}, {"admin", "new-generation", "--help"},
 	} {
 		code, stdout, stderr := call(t, nil, args...)
 		if code != 0 || stderr != "" {

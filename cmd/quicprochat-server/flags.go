@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -20,7 +21,7 @@ import (
 type grammar struct {
 	Serve serveCommand `cmd:"" default:"withargs" help:"Serve until SIGTERM or SIGINT; the first start creates the data directory."`
 	Init  initCommand  `cmd:"" help:"Create the data directory and stop, without serving."`
-	Admin adminCommand `cmd:"" help:"Roles, resets, revocations: on the machine of the server, running or not."`
+	Admin adminCommand `cmd:"" help:"Roles, resets, revocations, bans, reports: on the machine of the server, running or not."`
 	Demo  demoCommand  `cmd:"" help:"Show that no message gets lost: two people, one kill -9, and proofs."`
 
 	Version versionFlag `help:"Print version, commit and Go version."`
@@ -61,6 +62,13 @@ type adminCommand struct {
 
 	Reset     resetCommand     `cmd:"" help:"Let a user who lost password or keys register the name anew."`
 	RevokeKey revokeKeyCommand `cmd:"" help:"Put an identity key or a device key out of use, for ever."`
+
+	NewGeneration newGenerationCommand `cmd:"" help:"Go on after the newest part of the log was lost (server stopped)."`
+	Ban           banCommand           `cmd:"" help:"Shut a user out of the server."`
+	Unban         unbanCommand         `cmd:"" help:"Lift a ban."`
+	Bans          bansCommand          `cmd:"" help:"List who is banned."`
+	Reports       reportsCommand       `cmd:"" help:"List what users reported."`
+	Resolve       resolveCommand       `cmd:"" help:"Say what became of a report."`
 }
 
 // adminFlags are those of every command of adminCommand.
@@ -95,6 +103,43 @@ type revokeKeyCommand struct {
 	Key        string `arg:"" help:"The key, 64 hexadecimal digits."`
 	Reason     string `default:"unspecified" enum:"unspecified,key-compromise,superseded,cessation" placeholder:"REASON" help:"What the log tells everybody: unspecified, key-compromise, superseded or cessation."`
 	JSON       bool   `name:"json" help:"Print a JSON object with key (hex), reason, authority and time_ms as they stand in the log."`
+	adminFlags `embed:""`
+}
+
+type newGenerationCommand struct {
+	AcceptLoss bool `help:"Say that the newest part of the log is lost for good. Without it nothing is done."`
+	adminFlags `embed:""`
+}
+
+type banCommand struct {
+	Name       string        `arg:"" help:"Username."`
+	Reason     string        `placeholder:"TEXT" help:"Why, for other moderators; at most 1 KiB."`
+	For        time.Duration `placeholder:"DURATION" help:"How long, such as 72h; without it until 'admin unban'."`
+	adminFlags `embed:""`
+}
+
+type unbanCommand struct {
+	Name       string `arg:"" help:"Username."`
+	Reason     string `placeholder:"TEXT" help:"Why, for other moderators; at most 1 KiB."`
+	adminFlags `embed:""`
+}
+
+type bansCommand struct {
+	JSON       bool `name:"json" help:"Print one JSON object a line."`
+	adminFlags `embed:""`
+}
+
+type reportsCommand struct {
+	State      string `default:"open" enum:"open,acted,dismissed,any" placeholder:"open|acted|dismissed|any" help:"Only reports in this state."`
+	User       string `placeholder:"NAME" help:"Only reports about this user."`
+	JSON       bool   `name:"json" help:"Print one JSON object a line; evidence in base64."`
+	adminFlags `embed:""`
+}
+
+type resolveCommand struct {
+	Report     string `arg:"" help:"The report, 32 hexadecimal digits."`
+	State      string `arg:"" enum:"acted,dismissed,open" help:"acted, dismissed or open."`
+	Note       string `placeholder:"TEXT" help:"What was done and why, for other moderators; at most 4 KiB."`
 	adminFlags `embed:""`
 }
 

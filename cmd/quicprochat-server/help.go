@@ -16,7 +16,7 @@ Usage:
   quicprochat-server [serve] [flags]   serve; the first start creates everything it needs
   quicprochat-server init [flags]      create the data directory, do not serve
   quicprochat-server admin grant NAME  make a user an administrator; also revoke, list,
-                                       reset, revoke-key
+                                       reset, revoke-key, new-generation
   quicprochat-server demo [--keep]     see in half a minute what it promises
 
 Examples:
@@ -87,13 +87,30 @@ as: through the socket admin.sock in the data directory (mode 0600) while the se
 runs, else on the directory of the stopped server. Each change is an event in the
 log. The first administrator of a new server is a user who registered as all do.
 In the same way people are helped who lost everything (reset), and keys are put out
-of use that somebody else may hold (revoke-key).
+of use that somebody else may hold (revoke-key), users are shut out (ban), and what
+users reported is read (reports).
 
 Examples:
   quicprochat-server admin grant alice --data-dir /var/lib/quicprochat
   quicprochat-server admin grant bob --role moderator
   quicprochat-server admin list --json
   quicprochat-server admin reset carol
+`,
+	"admin ban": `The user's sessions end and a login is refused once the password was right. Nothing
+goes from the user or to them, and nobody finds them. Their keys, their queue and what
+they sent before stay. With --for the ban ends by itself. It may be an administrator.
+
+Example:
+  quicprochat-server admin ban mallory --for 72h --reason 'spam, see reports'
+`,
+	"admin reports": `Newest first. "sender proved" says that the server's own tag shows: this user sent that
+ciphertext, at that time, to the reporter. What the text was the reporter tells; nobody
+can prove it.
+
+Examples:
+  quicprochat-server admin reports
+  quicprochat-server admin reports --state any --user mallory --json
+  quicprochat-server admin resolve 0f1e2d3c4b5a69788796a5b4c3d2e1f0 acted --note banned
 `,
 	"admin reset": `For a user who lost the password, or all devices. Prints a one-time token, good for
 24 hours and for this name only: the server keeps nothing of it but a hash. Whoever
@@ -105,6 +122,18 @@ person. A later token takes the place of one that was not used.
 Example:
   quicprochat-server admin reset carol --data-dir /var/lib/quicprochat > token
   qpc --home new register carol --reset-token-file token
+`,
+	"admin new-generation": `A server whose data directory was put back to an older copy signs no checkpoints:
+others hold signed notes of what came after, and would see two histories. Put the
+newest copy back. Only when it is lost for good, go on without it:
+
+  quicprochat-server admin new-generation --accept-loss --data-dir /var/lib/quicprochat
+
+The log then has another origin, server_name/N+1, signed by its key, and everybody is
+told: clients refuse until their person agrees (qpc verify --accept-generation N),
+auditors stop, witnesses need the new log.vkey. All sessions end, reset tokens are void,
+and queues leave numbers out, so that what was read in the lost part confirms no new
+mail. Password changes and revocations of the lost part are lost: tell your users.
 `,
 	"admin revoke-key": `It can't be taken back, and the log shows for ever that an administrator said so. A
 device key's sessions and queue end with it; with an identity key all sessions of the

@@ -83,6 +83,18 @@ func parse(args []string, p *process) (selected command, code int, err error) {
 		return &g.Admin.Reset, 0, nil
 	case "admin revoke-key":
 		return &g.Admin.RevokeKey, 0, nil
+	case "admin new-generation":
+		return &g.Admin.NewGeneration, 0, nil
+	case "admin ban":
+		return &g.Admin.Ban, 0, nil
+	case "admin unban":
+		return &g.Admin.Unban, 0, nil
+	case "admin bans":
+		return &g.Admin.Bans, 0, nil
+	case "admin reports":
+		return &g.Admin.Reports, 0, nil
+	case "admin resolve":
+		return &g.Admin.Resolve, 0, nil
 	case "demo":
 		return &g.Demo, 0, nil
 	default:

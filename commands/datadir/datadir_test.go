@@ -357,6 +357,34 @@ func TestVerifierKeyIsRenewed(t *testing.T) {
 	}
 }
 
+// TestVerifierKeyOfALaterGeneration: opening the log leaves a key alone that only
+// the views can judge, and Follow writes the one of the newest CONFIG.
+func TestVerifierKeyOfALaterGeneration(t *testing.T) {
+	fs := vfs.NewMem()
+	created(t, fs, "data", "")
+	d := open(t, fs, "data", Options{})
+	l, config, err := d.OpenLog(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Origin = kt.Origin(DefaultServerName, 2)
+	if err := errors.Join(d.Follow(config), l.Close(), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	d = open(t, fs, "data", Options{})
+	openLog(t, d)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := readFile(fs, "data/log.vkey", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if origin, key, err := kt.ParseVerifierKey(string(line)); err != nil || origin != config.Origin || !config.LogKey.Equal(key) {
+		t.Errorf("log.vkey is %q (%v), want that of %s", line, err, config.Origin)
+	}
+}
+
 // TestOperatorsFilesStay: a directory in which only certificates lie is new.
 func TestOperatorsFilesStay(t *testing.T) {
 	dir := t.TempDir()
@@ -378,4 +406,36 @@ func TestCancelledContext(t *testing.T) {
 		t.Fatalf("Open with an ended context: %v", err)
 	}
 	created(t, fs, "data", "") // the lock was given up, and the rest is redone
+}
+
+// TestFrankKeyComesLater: a directory of a server that made no tags yet gets the key
+// for them when it is opened, once, and half a file of an earlier try is no key.
+func TestFrankKeyComesLater(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	first := created(t, vfs.Default, dir, "chat.example").Secrets.FrankKey
+	path := filepath.Join(dir, secretsDir, frankFile)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".new", []byte("qpc-sec"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var keys [2][32]byte
+	for i := range keys {
+		d := open(t, vfs.Default, dir, Options{})
+		keys[i] = d.Secrets.FrankKey
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if keys[0] == ([32]byte{}) || keys[0] == first || keys[1] != keys[0] {
+		t.Errorf("keys %x, then %x and %x", first, keys[0], keys[1])
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the secret: %v, %v", info, err)
+	}
+	if _, err := os.Stat(path + ".new"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("half a file stays: %v", err)
+	}
 }

@@ -77,8 +77,8 @@ func (d *Dir) OpenLog(logger *slog.Logger) (*log.Log, kt.Config, error) {
 }
 
 // checkGenesis compares the first record with what the directory and the
-// operator say. A verifier key file that is missing or another is written anew:
-// the log is the truth about it.
+// operator say. A verifier key file that is missing, or of another log, is written
+// anew: the log is the truth about it.
 func (d *Dir) checkGenesis(l *log.Log) (kt.Config, error) {
 	record, err := l.Record(0)
 	if err != nil {
@@ -100,7 +100,25 @@ func (d *Dir) checkGenesis(l *log.Log) (kt.Config, error) {
 	if err := d.checkConfig(c); err != nil {
 		return kt.Config{}, err
 	}
-	return c, d.refreshVerifierKey(c)
+	return c, d.keepVerifierKey(c)
+}
+
+// keepVerifierKey leaves the verifier key alone when it is this log's key under the
+// origin of any generation: which one is the newest the views know (Follow).
+func (d *Dir) keepVerifierKey(c kt.Config) error {
+	found, err := readFile(d.FS, d.File(vkeyFile), secretLimit)
+	if err != nil {
+		return d.Follow(c)
+	}
+	origin, key, err := kt.ParseVerifierKey(string(found))
+	if err != nil || !c.LogKey.Equal(key) {
+		return d.Follow(c)
+	}
+	name, _, err := kt.ParseOrigin(origin)
+	if own, _, ownErr := kt.ParseOrigin(c.Origin); err != nil || ownErr != nil || name != own {
+		return d.Follow(c)
+	}
+	return nil
 }
 
 func (d *Dir) checkConfig(c kt.Config) error {
@@ -138,7 +156,9 @@ func foreign(folder, name string) error {
 	}
 }
 
-func (d *Dir) refreshVerifierKey(c kt.Config) error {
+// Follow brings the verifier key file to the log's newest CONFIG: another one
+// follows that of index 0 when the log's key or generation changes.
+func (d *Dir) Follow(c kt.Config) error {
 	want, err := verifierKey(c)
 	if err != nil {
 		return err

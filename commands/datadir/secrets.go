@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -24,7 +25,12 @@ const (
 	vrfSeedFile = "vrf-seed"
 	opaqueFile  = "opaque-1"
 	fakeFile    = "opaque-fake-1"
+	frankFile   = "frank-1"
 )
+
+// FrankVersion is the version of the key for tags of delivered messages; it stands
+// in each tag.
+const FrankVersion = 1
 
 // OPAQUEVersion is the version of OPAQUE material that new records are made with.
 const OPAQUEVersion = 1
@@ -45,6 +51,10 @@ type Secrets struct {
 	// FakeRecord is a RegistrationRecord of OPAQUE (192 bytes) that answers for
 	// unknown names: stored, so that they look alike before and after a restart.
 	FakeRecord []byte
+	// FrankKey makes the tags with which a recipient can report a message. Losing it
+	// costs the proofs of earlier messages and nothing else, so a directory of an
+	// older server gets one at its next start.
+	FrankKey [32]byte
 }
 
 // String hides the secrets from logs and formatted errors.
@@ -69,6 +79,7 @@ func newSecrets() (*Secrets, error) {
 	}
 	s := &Secrets{CAKey: ca, LogKey: logKey, OPAQUE: pake.NewMaterial(), FakeRecord: fake}
 	rand.Read(s.VRFSeed[:])
+	rand.Read(s.FrankKey[:])
 	return s, nil
 }
 
@@ -96,6 +107,7 @@ func writeSecrets(fs vfs.FS, folder string, s *Secrets) error {
 		{vrfSeedFile, s.VRFSeed[:]},
 		{opaqueFile, s.OPAQUE.Marshal()},
 		{fakeFile, s.FakeRecord},
+		{frankFile, s.FrankKey[:]},
 	} {
 		if err := writeFile(fs, fs.PathJoin(folder, file.name), encodeSecret(file.name, file.secret), 0o600); err != nil {
 			return err
@@ -113,6 +125,9 @@ func readSecrets(fs vfs.FS, folder string) (*Secrets, error) {
 		}
 	}
 	s := &Secrets{}
+	if err := addFrankKey(fs, folder); err != nil {
+		return nil, err
+	}
 	for _, file := range []struct {
 		name string
 		size int // 0: parse tells
@@ -123,6 +138,7 @@ func readSecrets(fs vfs.FS, folder string) (*Secrets, error) {
 		{vrfSeedFile, len(s.VRFSeed), func(b []byte) error { s.VRFSeed = [32]byte(b); return nil }},
 		{opaqueFile, pake.MaterialSize, func(b []byte) (err error) { s.OPAQUE, err = pake.ParseMaterial(b); return err }},
 		{fakeFile, pake.RecordSize, s.takeFakeRecord}, // after the material that it goes with
+		{frankFile, len(s.FrankKey), func(b []byte) error { s.FrankKey = [32]byte(b); return nil }},
 	} {
 		secret, err := readSecret(fs, folder, file.name, file.size)
 		if err != nil {
@@ -133,6 +149,31 @@ func readSecrets(fs vfs.FS, folder string) (*Secrets, error) {
 		}
 	}
 	return s, nil
+}
+
+// addFrankKey draws the key for tags where a directory has none. The file appears
+// whole or not at all, so that a cut never leaves half a secret.
+func addFrankKey(fs vfs.FS, folder string) error {
+	path := fs.PathJoin(folder, frankFile)
+	if _, err := fs.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if _, err := fs.Stat(fs.PathJoin(folder, caKeyFile)); errors.Is(err, os.ErrNotExist) {
+		return nil // no server's secrets: whoever reads them says what is wrong
+	}
+	var key [32]byte
+	rand.Read(key[:])
+	part := path + ".new"
+	if err := fs.Remove(part); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := writeFile(fs, part, encodeSecret(frankFile, key[:]), 0o600); err != nil {
+		return err
+	}
+	if err := fs.Rename(part, path); err != nil {
+		return err
+	}
+	return syncDir(fs, folder)
 }
 
 func (s *Secrets) takeFakeRecord(record []byte) error {

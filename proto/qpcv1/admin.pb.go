@@ -641,6 +641,564 @@ func (x *ResetAccountResponse) GetServerTimeMs() uint64 {
 	return 0
 }
 
+type BanAnyUserRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Username string                 `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
+	// At most 1 KiB.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When the ban ends, Unix milliseconds; 0 = when it is lifted.
+	UntilMs       uint64 `protobuf:"varint,4,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BanAnyUserRequest) Reset() {
+	*x = BanAnyUserRequest{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BanAnyUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BanAnyUserRequest) ProtoMessage() {}
+
+func (x *BanAnyUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BanAnyUserRequest.ProtoReflect.Descriptor instead.
+func (*BanAnyUserRequest) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BanAnyUserRequest) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *BanAnyUserRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BanAnyUserRequest) GetUntilMs() uint64 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
+}
+
+type BanAnyUserResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The canonical form of the username.
+	Username      string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	ServerTimeMs  uint64 `protobuf:"varint,2,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BanAnyUserResponse) Reset() {
+	*x = BanAnyUserResponse{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BanAnyUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BanAnyUserResponse) ProtoMessage() {}
+
+func (x *BanAnyUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BanAnyUserResponse.ProtoReflect.Descriptor instead.
+func (*BanAnyUserResponse) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BanAnyUserResponse) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *BanAnyUserResponse) GetServerTimeMs() uint64 {
+	if x != nil {
+		return x.ServerTimeMs
+	}
+	return 0
+}
+
+type UnbanAnyUserRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Username string                 `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
+	// At most 1 KiB.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnbanAnyUserRequest) Reset() {
+	*x = UnbanAnyUserRequest{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnbanAnyUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnbanAnyUserRequest) ProtoMessage() {}
+
+func (x *UnbanAnyUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnbanAnyUserRequest.ProtoReflect.Descriptor instead.
+func (*UnbanAnyUserRequest) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *UnbanAnyUserRequest) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *UnbanAnyUserRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type UnbanAnyUserResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The canonical form of the username.
+	Username      string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	ServerTimeMs  uint64 `protobuf:"varint,2,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnbanAnyUserResponse) Reset() {
+	*x = UnbanAnyUserResponse{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnbanAnyUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnbanAnyUserResponse) ProtoMessage() {}
+
+func (x *UnbanAnyUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnbanAnyUserResponse.ProtoReflect.Descriptor instead.
+func (*UnbanAnyUserResponse) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *UnbanAnyUserResponse) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *UnbanAnyUserResponse) GetServerTimeMs() uint64 {
+	if x != nil {
+		return x.ServerTimeMs
+	}
+	return 0
+}
+
+type ListAllBannedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next of the page before, or empty for the first page.
+	After []byte `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	// At most 256, which 0 stands for.
+	MaxEntries    uint32 `protobuf:"varint,3,opt,name=max_entries,json=maxEntries,proto3" json:"max_entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAllBannedRequest) Reset() {
+	*x = ListAllBannedRequest{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAllBannedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAllBannedRequest) ProtoMessage() {}
+
+func (x *ListAllBannedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAllBannedRequest.ProtoReflect.Descriptor instead.
+func (*ListAllBannedRequest) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListAllBannedRequest) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ListAllBannedRequest) GetMaxEntries() uint32 {
+	if x != nil {
+		return x.MaxEntries
+	}
+	return 0
+}
+
+type ListAllBannedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Bans  []*Ban                 `protobuf:"bytes,1,rep,name=bans,proto3" json:"bans,omitempty"`
+	// Where the next page begins; empty at the end.
+	Next          []byte `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAllBannedResponse) Reset() {
+	*x = ListAllBannedResponse{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAllBannedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAllBannedResponse) ProtoMessage() {}
+
+func (x *ListAllBannedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAllBannedResponse.ProtoReflect.Descriptor instead.
+func (*ListAllBannedResponse) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListAllBannedResponse) GetBans() []*Ban {
+	if x != nil {
+		return x.Bans
+	}
+	return nil
+}
+
+func (x *ListAllBannedResponse) GetNext() []byte {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+type ListAllReportsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those in this state.
+	State ReportState `protobuf:"varint,2,opt,name=state,proto3,enum=qpc.v1.ReportState" json:"state,omitempty"`
+	// Only those about this user.
+	Username string `protobuf:"bytes,3,opt,name=username,proto3" json:"username,omitempty"`
+	// The next of the page before; 0 for the first page.
+	Before uint64 `protobuf:"varint,4,opt,name=before,proto3" json:"before,omitempty"`
+	// At most 64, which 0 stands for.
+	MaxEntries    uint32 `protobuf:"varint,5,opt,name=max_entries,json=maxEntries,proto3" json:"max_entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAllReportsRequest) Reset() {
+	*x = ListAllReportsRequest{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAllReportsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAllReportsRequest) ProtoMessage() {}
+
+func (x *ListAllReportsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAllReportsRequest.ProtoReflect.Descriptor instead.
+func (*ListAllReportsRequest) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListAllReportsRequest) GetState() ReportState {
+	if x != nil {
+		return x.State
+	}
+	return ReportState_REPORT_STATE_UNSPECIFIED
+}
+
+func (x *ListAllReportsRequest) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *ListAllReportsRequest) GetBefore() uint64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *ListAllReportsRequest) GetMaxEntries() uint32 {
+	if x != nil {
+		return x.MaxEntries
+	}
+	return 0
+}
+
+type ListAllReportsResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Reports []*Report              `protobuf:"bytes,1,rep,name=reports,proto3" json:"reports,omitempty"`
+	// Where the next page begins; 0 at the end.
+	Next          uint64 `protobuf:"varint,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAllReportsResponse) Reset() {
+	*x = ListAllReportsResponse{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAllReportsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAllReportsResponse) ProtoMessage() {}
+
+func (x *ListAllReportsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAllReportsResponse.ProtoReflect.Descriptor instead.
+func (*ListAllReportsResponse) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListAllReportsResponse) GetReports() []*Report {
+	if x != nil {
+		return x.Reports
+	}
+	return nil
+}
+
+func (x *ListAllReportsResponse) GetNext() uint64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+type ResolveAnyReportRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	ReportId []byte                 `protobuf:"bytes,2,opt,name=report_id,json=reportId,proto3" json:"report_id,omitempty"`
+	State    ReportState            `protobuf:"varint,3,opt,name=state,proto3,enum=qpc.v1.ReportState" json:"state,omitempty"`
+	// At most 4 KiB.
+	Note          string `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveAnyReportRequest) Reset() {
+	*x = ResolveAnyReportRequest{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveAnyReportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveAnyReportRequest) ProtoMessage() {}
+
+func (x *ResolveAnyReportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveAnyReportRequest.ProtoReflect.Descriptor instead.
+func (*ResolveAnyReportRequest) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ResolveAnyReportRequest) GetReportId() []byte {
+	if x != nil {
+		return x.ReportId
+	}
+	return nil
+}
+
+func (x *ResolveAnyReportRequest) GetState() ReportState {
+	if x != nil {
+		return x.State
+	}
+	return ReportState_REPORT_STATE_UNSPECIFIED
+}
+
+func (x *ResolveAnyReportRequest) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+type ResolveAnyReportResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServerTimeMs  uint64                 `protobuf:"varint,1,opt,name=server_time_ms,json=serverTimeMs,proto3" json:"server_time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveAnyReportResponse) Reset() {
+	*x = ResolveAnyReportResponse{}
+	mi := &file_qpc_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveAnyReportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveAnyReportResponse) ProtoMessage() {}
+
+func (x *ResolveAnyReportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveAnyReportResponse.ProtoReflect.Descriptor instead.
+func (*ResolveAnyReportResponse) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ResolveAnyReportResponse) GetServerTimeMs() uint64 {
+	if x != nil {
+		return x.ServerTimeMs
+	}
+	return 0
+}
+
 type ListRolesResponse_Entry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Username      string                 `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
@@ -652,7 +1210,7 @@ type ListRolesResponse_Entry struct {
 
 func (x *ListRolesResponse_Entry) Reset() {
 	*x = ListRolesResponse_Entry{}
-	mi := &file_qpc_v1_admin_proto_msgTypes[10]
+	mi := &file_qpc_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +1222,7 @@ func (x *ListRolesResponse_Entry) String() string {
 func (*ListRolesResponse_Entry) ProtoMessage() {}
 
 func (x *ListRolesResponse_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_admin_proto_msgTypes[10]
+	mi := &file_qpc_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +1263,7 @@ var File_qpc_v1_admin_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/admin.proto\x12\x06qpc.v1\x1a\x14qpc/v1/options.proto\x1a\x19qpc/v1/transparency.proto\"P\n" +
+	"\x12qpc/v1/admin.proto\x12\x06qpc.v1\x1a\x17qpc/v1/moderation.proto\x1a\x14qpc/v1/options.proto\x1a\x19qpc/v1/transparency.proto\"P\n" +
 	"\x10GrantRoleRequest\x12\x1a\n" +
 	"\busername\x18\x02 \x01(\tR\busername\x12 \n" +
 	"\x04role\x18\x03 \x01(\x0e2\f.qpc.v1.RoleR\x04role\"\x7f\n" +
@@ -747,12 +1305,47 @@ const file_qpc_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"expires_ms\x18\x03 \x01(\x04R\texpiresMs\x12!\n" +
 	"\fidentity_key\x18\x04 \x01(\fR\videntityKey\x12$\n" +
-	"\x0eserver_time_ms\x18\x05 \x01(\x04R\fserverTimeMs*@\n" +
+	"\x0eserver_time_ms\x18\x05 \x01(\x04R\fserverTimeMs\"b\n" +
+	"\x11BanAnyUserRequest\x12\x1a\n" +
+	"\busername\x18\x02 \x01(\tR\busername\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x19\n" +
+	"\buntil_ms\x18\x04 \x01(\x04R\auntilMs\"V\n" +
+	"\x12BanAnyUserResponse\x12\x1a\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12$\n" +
+	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\"I\n" +
+	"\x13UnbanAnyUserRequest\x12\x1a\n" +
+	"\busername\x18\x02 \x01(\tR\busername\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"X\n" +
+	"\x14UnbanAnyUserResponse\x12\x1a\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12$\n" +
+	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\"M\n" +
+	"\x14ListAllBannedRequest\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\fR\x05after\x12\x1f\n" +
+	"\vmax_entries\x18\x03 \x01(\rR\n" +
+	"maxEntries\"L\n" +
+	"\x15ListAllBannedResponse\x12\x1f\n" +
+	"\x04bans\x18\x01 \x03(\v2\v.qpc.v1.BanR\x04bans\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\fR\x04next\"\x97\x01\n" +
+	"\x15ListAllReportsRequest\x12)\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x13.qpc.v1.ReportStateR\x05state\x12\x1a\n" +
+	"\busername\x18\x03 \x01(\tR\busername\x12\x16\n" +
+	"\x06before\x18\x04 \x01(\x04R\x06before\x12\x1f\n" +
+	"\vmax_entries\x18\x05 \x01(\rR\n" +
+	"maxEntries\"V\n" +
+	"\x16ListAllReportsResponse\x12(\n" +
+	"\areports\x18\x01 \x03(\v2\x0e.qpc.v1.ReportR\areports\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\x04R\x04next\"u\n" +
+	"\x17ResolveAnyReportRequest\x12\x1b\n" +
+	"\treport_id\x18\x02 \x01(\fR\breportId\x12)\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x13.qpc.v1.ReportStateR\x05state\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\"@\n" +
+	"\x18ResolveAnyReportResponse\x12$\n" +
+	"\x0eserver_time_ms\x18\x01 \x01(\x04R\fserverTimeMs*@\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04USER\x10\x01\x12\r\n" +
 	"\tMODERATOR\x10\x02\x12\t\n" +
-	"\x05ADMIN\x10\x032\xb9\x03\n" +
+	"\x05ADMIN\x10\x032\x87\a\n" +
 	"\fAdminService\x12P\n" +
 	"\tGrantRole\x12\x18.qpc.v1.GrantRoleRequest\x1a\x19.qpc.v1.GrantRoleResponse\"\x0e\xca\xf3\x18\n" +
 	"\b\xe0\xd4\x03\x10\t \x030\x01\x12S\n" +
@@ -764,7 +1357,18 @@ const file_qpc_v1_admin_proto_rawDesc = "" +
 	"\fRevokeAnyKey\x12\x1b.qpc.v1.RevokeAnyKeyRequest\x1a\x1c.qpc.v1.RevokeAnyKeyResponse\"\x0e\xca\xf3\x18\n" +
 	"\b\xe3\xd4\x03\x10\t \x030\x01\x12Y\n" +
 	"\fResetAccount\x12\x1b.qpc.v1.ResetAccountRequest\x1a\x1c.qpc.v1.ResetAccountResponse\"\x0e\xca\xf3\x18\n" +
-	"\b\xe4\xd4\x03\x10\t \x040\x01B\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\b\xe4\xd4\x03\x10\t \x040\x01\x12S\n" +
+	"\n" +
+	"BanAnyUser\x12\x19.qpc.v1.BanAnyUserRequest\x1a\x1a.qpc.v1.BanAnyUserResponse\"\x0e\xca\xf3\x18\n" +
+	"\b\xe5\xd4\x03\x10\t \x030\x01\x12Y\n" +
+	"\fUnbanAnyUser\x12\x1b.qpc.v1.UnbanAnyUserRequest\x1a\x1c.qpc.v1.UnbanAnyUserResponse\"\x0e\xca\xf3\x18\n" +
+	"\b\xe6\xd4\x03\x10\t \x030\x01\x12X\n" +
+	"\rListAllBanned\x12\x1c.qpc.v1.ListAllBannedRequest\x1a\x1d.qpc.v1.ListAllBannedResponse\"\n" +
+	"\xca\xf3\x18\x06\b\xe7\xd4\x03\x10\t\x12[\n" +
+	"\x0eListAllReports\x12\x1d.qpc.v1.ListAllReportsRequest\x1a\x1e.qpc.v1.ListAllReportsResponse\"\n" +
+	"\xca\xf3\x18\x06\b\xe8\xd4\x03\x10\t\x12e\n" +
+	"\x10ResolveAnyReport\x12\x1f.qpc.v1.ResolveAnyReportRequest\x1a .qpc.v1.ResolveAnyReportResponse\"\x0e\xca\xf3\x18\n" +
+	"\b\xe9\xd4\x03\x10\t \x030\x01B\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_admin_proto_rawDescOnce sync.Once
@@ -779,44 +1383,71 @@ func file_qpc_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_qpc_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_qpc_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_qpc_v1_admin_proto_goTypes = []any{
-	(Role)(0),                       // 0: qpc.v1.Role
-	(*GrantRoleRequest)(nil),        // 1: qpc.v1.GrantRoleRequest
-	(*GrantRoleResponse)(nil),       // 2: qpc.v1.GrantRoleResponse
-	(*RevokeRoleRequest)(nil),       // 3: qpc.v1.RevokeRoleRequest
-	(*RevokeRoleResponse)(nil),      // 4: qpc.v1.RevokeRoleResponse
-	(*ListRolesRequest)(nil),        // 5: qpc.v1.ListRolesRequest
-	(*ListRolesResponse)(nil),       // 6: qpc.v1.ListRolesResponse
-	(*RevokeAnyKeyRequest)(nil),     // 7: qpc.v1.RevokeAnyKeyRequest
-	(*RevokeAnyKeyResponse)(nil),    // 8: qpc.v1.RevokeAnyKeyResponse
-	(*ResetAccountRequest)(nil),     // 9: qpc.v1.ResetAccountRequest
-	(*ResetAccountResponse)(nil),    // 10: qpc.v1.ResetAccountResponse
-	(*ListRolesResponse_Entry)(nil), // 11: qpc.v1.ListRolesResponse.Entry
-	(*Revocation)(nil),              // 12: qpc.v1.Revocation
+	(Role)(0),                        // 0: qpc.v1.Role
+	(*GrantRoleRequest)(nil),         // 1: qpc.v1.GrantRoleRequest
+	(*GrantRoleResponse)(nil),        // 2: qpc.v1.GrantRoleResponse
+	(*RevokeRoleRequest)(nil),        // 3: qpc.v1.RevokeRoleRequest
+	(*RevokeRoleResponse)(nil),       // 4: qpc.v1.RevokeRoleResponse
+	(*ListRolesRequest)(nil),         // 5: qpc.v1.ListRolesRequest
+	(*ListRolesResponse)(nil),        // 6: qpc.v1.ListRolesResponse
+	(*RevokeAnyKeyRequest)(nil),      // 7: qpc.v1.RevokeAnyKeyRequest
+	(*RevokeAnyKeyResponse)(nil),     // 8: qpc.v1.RevokeAnyKeyResponse
+	(*ResetAccountRequest)(nil),      // 9: qpc.v1.ResetAccountRequest
+	(*ResetAccountResponse)(nil),     // 10: qpc.v1.ResetAccountResponse
+	(*BanAnyUserRequest)(nil),        // 11: qpc.v1.BanAnyUserRequest
+	(*BanAnyUserResponse)(nil),       // 12: qpc.v1.BanAnyUserResponse
+	(*UnbanAnyUserRequest)(nil),      // 13: qpc.v1.UnbanAnyUserRequest
+	(*UnbanAnyUserResponse)(nil),     // 14: qpc.v1.UnbanAnyUserResponse
+	(*ListAllBannedRequest)(nil),     // 15: qpc.v1.ListAllBannedRequest
+	(*ListAllBannedResponse)(nil),    // 16: qpc.v1.ListAllBannedResponse
+	(*ListAllReportsRequest)(nil),    // 17: qpc.v1.ListAllReportsRequest
+	(*ListAllReportsResponse)(nil),   // 18: qpc.v1.ListAllReportsResponse
+	(*ResolveAnyReportRequest)(nil),  // 19: qpc.v1.ResolveAnyReportRequest
+	(*ResolveAnyReportResponse)(nil), // 20: qpc.v1.ResolveAnyReportResponse
+	(*ListRolesResponse_Entry)(nil),  // 21: qpc.v1.ListRolesResponse.Entry
+	(*Revocation)(nil),               // 22: qpc.v1.Revocation
+	(*Ban)(nil),                      // 23: qpc.v1.Ban
+	(ReportState)(0),                 // 24: qpc.v1.ReportState
+	(*Report)(nil),                   // 25: qpc.v1.Report
 }
 var file_qpc_v1_admin_proto_depIdxs = []int32{
 	0,  // 0: qpc.v1.GrantRoleRequest.role:type_name -> qpc.v1.Role
 	0,  // 1: qpc.v1.GrantRoleResponse.previous:type_name -> qpc.v1.Role
 	0,  // 2: qpc.v1.RevokeRoleResponse.previous:type_name -> qpc.v1.Role
-	11, // 3: qpc.v1.ListRolesResponse.entries:type_name -> qpc.v1.ListRolesResponse.Entry
-	12, // 4: qpc.v1.RevokeAnyKeyResponse.revocation:type_name -> qpc.v1.Revocation
-	0,  // 5: qpc.v1.ListRolesResponse.Entry.role:type_name -> qpc.v1.Role
-	1,  // 6: qpc.v1.AdminService.GrantRole:input_type -> qpc.v1.GrantRoleRequest
-	3,  // 7: qpc.v1.AdminService.RevokeRole:input_type -> qpc.v1.RevokeRoleRequest
-	5,  // 8: qpc.v1.AdminService.ListRoles:input_type -> qpc.v1.ListRolesRequest
-	7,  // 9: qpc.v1.AdminService.RevokeAnyKey:input_type -> qpc.v1.RevokeAnyKeyRequest
-	9,  // 10: qpc.v1.AdminService.ResetAccount:input_type -> qpc.v1.ResetAccountRequest
-	2,  // 11: qpc.v1.AdminService.GrantRole:output_type -> qpc.v1.GrantRoleResponse
-	4,  // 12: qpc.v1.AdminService.RevokeRole:output_type -> qpc.v1.RevokeRoleResponse
-	6,  // 13: qpc.v1.AdminService.ListRoles:output_type -> qpc.v1.ListRolesResponse
-	8,  // 14: qpc.v1.AdminService.RevokeAnyKey:output_type -> qpc.v1.RevokeAnyKeyResponse
-	10, // 15: qpc.v1.AdminService.ResetAccount:output_type -> qpc.v1.ResetAccountResponse
-	11, // [11:16] is the sub-list for method output_type
-	6,  // [6:11] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	21, // 3: qpc.v1.ListRolesResponse.entries:type_name -> qpc.v1.ListRolesResponse.Entry
+	22, // 4: qpc.v1.RevokeAnyKeyResponse.revocation:type_name -> qpc.v1.Revocation
+	23, // 5: qpc.v1.ListAllBannedResponse.bans:type_name -> qpc.v1.Ban
+	24, // 6: qpc.v1.ListAllReportsRequest.state:type_name -> qpc.v1.ReportState
+	25, // 7: qpc.v1.ListAllReportsResponse.reports:type_name -> qpc.v1.Report
+	24, // 8: qpc.v1.ResolveAnyReportRequest.state:type_name -> qpc.v1.ReportState
+	0,  // 9: qpc.v1.ListRolesResponse.Entry.role:type_name -> qpc.v1.Role
+	1,  // 10: qpc.v1.AdminService.GrantRole:input_type -> qpc.v1.GrantRoleRequest
+	3,  // 11: qpc.v1.AdminService.RevokeRole:input_type -> qpc.v1.RevokeRoleRequest
+	5,  // 12: qpc.v1.AdminService.ListRoles:input_type -> qpc.v1.ListRolesRequest
+	7,  // 13: qpc.v1.AdminService.RevokeAnyKey:input_type -> qpc.v1.RevokeAnyKeyRequest
+	9,  // 14: qpc.v1.AdminService.ResetAccount:input_type -> qpc.v1.ResetAccountRequest
+	11, // 15: qpc.v1.AdminService.BanAnyUser:input_type -> qpc.v1.BanAnyUserRequest
+	13, // 16: qpc.v1.AdminService.UnbanAnyUser:input_type -> qpc.v1.UnbanAnyUserRequest
+	15, // 17: qpc.v1.AdminService.ListAllBanned:input_type -> qpc.v1.ListAllBannedRequest
+	17, // 18: qpc.v1.AdminService.ListAllReports:input_type -> qpc.v1.ListAllReportsRequest
+	19, // 19: qpc.v1.AdminService.ResolveAnyReport:input_type -> qpc.v1.ResolveAnyReportRequest
+	2,  // 20: qpc.v1.AdminService.GrantRole:output_type -> qpc.v1.GrantRoleResponse
+	4,  // 21: qpc.v1.AdminService.RevokeRole:output_type -> qpc.v1.RevokeRoleResponse
+	6,  // 22: qpc.v1.AdminService.ListRoles:output_type -> qpc.v1.ListRolesResponse
+	8,  // 23: qpc.v1.AdminService.RevokeAnyKey:output_type -> qpc.v1.RevokeAnyKeyResponse
+	10, // 24: qpc.v1.AdminService.ResetAccount:output_type -> qpc.v1.ResetAccountResponse
+	12, // 25: qpc.v1.AdminService.BanAnyUser:output_type -> qpc.v1.BanAnyUserResponse
+	14, // 26: qpc.v1.AdminService.UnbanAnyUser:output_type -> qpc.v1.UnbanAnyUserResponse
+	16, // 27: qpc.v1.AdminService.ListAllBanned:output_type -> qpc.v1.ListAllBannedResponse
+	18, // 28: qpc.v1.AdminService.ListAllReports:output_type -> qpc.v1.ListAllReportsResponse
+	20, // 29: qpc.v1.AdminService.ResolveAnyReport:output_type -> qpc.v1.ResolveAnyReportResponse
+	20, // [20:30] is the sub-list for method output_type
+	10, // [10:20] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_admin_proto_init() }
@@ -824,6 +1455,7 @@ func file_qpc_v1_admin_proto_init() {
 	if File_qpc_v1_admin_proto != nil {
 		return
 	}
+	file_qpc_v1_moderation_proto_init()
 	file_qpc_v1_options_proto_init()
 	file_qpc_v1_transparency_proto_init()
 	type x struct{}
@@ -832,7 +1464,7 @@ func file_qpc_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_admin_proto_rawDesc), len(file_qpc_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -284,7 +284,10 @@ type Envelope struct {
 	// alone (Enqueue).
 	ChannelSeq uint64 `protobuf:"varint,9,opt,name=channel_seq,json=channelSeq,proto3" json:"channel_seq,omitempty"`
 	// A Welcome, made by the commit of that channel_seq.
-	Welcome       bool `protobuf:"varint,10,opt,name=welcome,proto3" json:"welcome,omitempty"`
+	Welcome bool `protobuf:"varint,10,opt,name=welcome,proto3" json:"welcome,omitempty"`
+	// For a report (420): shows the server who sent it. Absent when the sender's
+	// account is gone.
+	Frank         *FrankTag `protobuf:"bytes,11,opt,name=frank,proto3" json:"frank,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -387,6 +390,13 @@ func (x *Envelope) GetWelcome() bool {
 		return x.Welcome
 	}
 	return false
+}
+
+func (x *Envelope) GetFrank() *FrankTag {
+	if x != nil {
+		return x.Frank
+	}
+	return nil
 }
 
 // Gap says that messages for this device were lost.
@@ -1405,7 +1415,7 @@ var File_qpc_v1_delivery_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"\n" +
-	"\x15qpc/v1/delivery.proto\x12\x06qpc.v1\x1a\x14qpc/v1/control.proto\x1a\x14qpc/v1/options.proto\x1a\x13qpc/v1/status.proto\"\xaf\x02\n" +
+	"\x15qpc/v1/delivery.proto\x12\x06qpc.v1\x1a\x14qpc/v1/control.proto\x1a\x17qpc/v1/moderation.proto\x1a\x14qpc/v1/options.proto\x1a\x13qpc/v1/status.proto\"\xaf\x02\n" +
 	"\x0eEnqueueRequest\x12#\n" +
 	"\rsession_token\x18\x01 \x01(\fR\fsessionToken\x12\x1d\n" +
 	"\n" +
@@ -1421,7 +1431,7 @@ const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"\x0fEnqueueResponse\x12\x1d\n" +
 	"\n" +
 	"message_id\x18\x01 \x01(\fR\tmessageId\x12$\n" +
-	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\"\xb8\x02\n" +
+	"\x0eserver_time_ms\x18\x02 \x01(\x04R\fserverTimeMs\"\xe0\x02\n" +
 	"\bEnvelope\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1d\n" +
 	"\n" +
@@ -1438,7 +1448,8 @@ const file_qpc_v1_delivery_proto_rawDesc = "" +
 	"\vchannel_seq\x18\t \x01(\x04R\n" +
 	"channelSeq\x12\x18\n" +
 	"\awelcome\x18\n" +
-	" \x01(\bR\awelcome\"7\n" +
+	" \x01(\bR\awelcome\x12&\n" +
+	"\x05frank\x18\v \x01(\v2\x10.qpc.v1.FrankTagR\x05frank\"7\n" +
 	"\x03Gap\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x1a\n" +
 	"\tup_to_seq\x18\x02 \x01(\x04R\aupToSeq\"\x80\x01\n" +
@@ -1573,41 +1584,43 @@ var file_qpc_v1_delivery_proto_goTypes = []any{
 	(*BatchEnqueueRequest_Item)(nil),    // 16: qpc.v1.BatchEnqueueRequest.Item
 	(*BatchEnqueueResponse_Result)(nil), // 17: qpc.v1.BatchEnqueueResponse.Result
 	(*ControlItem)(nil),                 // 18: qpc.v1.ControlItem
-	(Status)(0),                         // 19: qpc.v1.Status
-	(Reason)(0),                         // 20: qpc.v1.Reason
+	(*FrankTag)(nil),                    // 19: qpc.v1.FrankTag
+	(Status)(0),                         // 20: qpc.v1.Status
+	(Reason)(0),                         // 21: qpc.v1.Reason
 }
 var file_qpc_v1_delivery_proto_depIdxs = []int32{
 	0,  // 0: qpc.v1.EnqueueRequest.class:type_name -> qpc.v1.MessageClass
 	18, // 1: qpc.v1.Envelope.control:type_name -> qpc.v1.ControlItem
-	3,  // 2: qpc.v1.FetchResponse.envelopes:type_name -> qpc.v1.Envelope
-	4,  // 3: qpc.v1.FetchResponse.gap:type_name -> qpc.v1.Gap
-	3,  // 4: qpc.v1.FetchWaitResponse.envelopes:type_name -> qpc.v1.Envelope
-	4,  // 5: qpc.v1.FetchWaitResponse.gap:type_name -> qpc.v1.Gap
-	3,  // 6: qpc.v1.PeekResponse.envelopes:type_name -> qpc.v1.Envelope
-	4,  // 7: qpc.v1.PeekResponse.gap:type_name -> qpc.v1.Gap
-	16, // 8: qpc.v1.BatchEnqueueRequest.items:type_name -> qpc.v1.BatchEnqueueRequest.Item
-	14, // 9: qpc.v1.BatchEnqueueRequest.welcomes:type_name -> qpc.v1.Welcome
-	17, // 10: qpc.v1.BatchEnqueueResponse.results:type_name -> qpc.v1.BatchEnqueueResponse.Result
-	0,  // 11: qpc.v1.BatchEnqueueRequest.Item.class:type_name -> qpc.v1.MessageClass
-	19, // 12: qpc.v1.BatchEnqueueResponse.Result.status:type_name -> qpc.v1.Status
-	20, // 13: qpc.v1.BatchEnqueueResponse.Result.reason:type_name -> qpc.v1.Reason
-	1,  // 14: qpc.v1.DeliveryService.Enqueue:input_type -> qpc.v1.EnqueueRequest
-	5,  // 15: qpc.v1.DeliveryService.Fetch:input_type -> qpc.v1.FetchRequest
-	7,  // 16: qpc.v1.DeliveryService.FetchWait:input_type -> qpc.v1.FetchWaitRequest
-	9,  // 17: qpc.v1.DeliveryService.Peek:input_type -> qpc.v1.PeekRequest
-	11, // 18: qpc.v1.DeliveryService.Ack:input_type -> qpc.v1.AckRequest
-	13, // 19: qpc.v1.DeliveryService.BatchEnqueue:input_type -> qpc.v1.BatchEnqueueRequest
-	2,  // 20: qpc.v1.DeliveryService.Enqueue:output_type -> qpc.v1.EnqueueResponse
-	6,  // 21: qpc.v1.DeliveryService.Fetch:output_type -> qpc.v1.FetchResponse
-	8,  // 22: qpc.v1.DeliveryService.FetchWait:output_type -> qpc.v1.FetchWaitResponse
-	10, // 23: qpc.v1.DeliveryService.Peek:output_type -> qpc.v1.PeekResponse
-	12, // 24: qpc.v1.DeliveryService.Ack:output_type -> qpc.v1.AckResponse
-	15, // 25: qpc.v1.DeliveryService.BatchEnqueue:output_type -> qpc.v1.BatchEnqueueResponse
-	20, // [20:26] is the sub-list for method output_type
-	14, // [14:20] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	19, // 2: qpc.v1.Envelope.frank:type_name -> qpc.v1.FrankTag
+	3,  // 3: qpc.v1.FetchResponse.envelopes:type_name -> qpc.v1.Envelope
+	4,  // 4: qpc.v1.FetchResponse.gap:type_name -> qpc.v1.Gap
+	3,  // 5: qpc.v1.FetchWaitResponse.envelopes:type_name -> qpc.v1.Envelope
+	4,  // 6: qpc.v1.FetchWaitResponse.gap:type_name -> qpc.v1.Gap
+	3,  // 7: qpc.v1.PeekResponse.envelopes:type_name -> qpc.v1.Envelope
+	4,  // 8: qpc.v1.PeekResponse.gap:type_name -> qpc.v1.Gap
+	16, // 9: qpc.v1.BatchEnqueueRequest.items:type_name -> qpc.v1.BatchEnqueueRequest.Item
+	14, // 10: qpc.v1.BatchEnqueueRequest.welcomes:type_name -> qpc.v1.Welcome
+	17, // 11: qpc.v1.BatchEnqueueResponse.results:type_name -> qpc.v1.BatchEnqueueResponse.Result
+	0,  // 12: qpc.v1.BatchEnqueueRequest.Item.class:type_name -> qpc.v1.MessageClass
+	20, // 13: qpc.v1.BatchEnqueueResponse.Result.status:type_name -> qpc.v1.Status
+	21, // 14: qpc.v1.BatchEnqueueResponse.Result.reason:type_name -> qpc.v1.Reason
+	1,  // 15: qpc.v1.DeliveryService.Enqueue:input_type -> qpc.v1.EnqueueRequest
+	5,  // 16: qpc.v1.DeliveryService.Fetch:input_type -> qpc.v1.FetchRequest
+	7,  // 17: qpc.v1.DeliveryService.FetchWait:input_type -> qpc.v1.FetchWaitRequest
+	9,  // 18: qpc.v1.DeliveryService.Peek:input_type -> qpc.v1.PeekRequest
+	11, // 19: qpc.v1.DeliveryService.Ack:input_type -> qpc.v1.AckRequest
+	13, // 20: qpc.v1.DeliveryService.BatchEnqueue:input_type -> qpc.v1.BatchEnqueueRequest
+	2,  // 21: qpc.v1.DeliveryService.Enqueue:output_type -> qpc.v1.EnqueueResponse
+	6,  // 22: qpc.v1.DeliveryService.Fetch:output_type -> qpc.v1.FetchResponse
+	8,  // 23: qpc.v1.DeliveryService.FetchWait:output_type -> qpc.v1.FetchWaitResponse
+	10, // 24: qpc.v1.DeliveryService.Peek:output_type -> qpc.v1.PeekResponse
+	12, // 25: qpc.v1.DeliveryService.Ack:output_type -> qpc.v1.AckResponse
+	15, // 26: qpc.v1.DeliveryService.BatchEnqueue:output_type -> qpc.v1.BatchEnqueueResponse
+	21, // [21:27] is the sub-list for method output_type
+	15, // [15:21] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_delivery_proto_init() }
@@ -1616,6 +1629,7 @@ func file_qpc_v1_delivery_proto_init() {
 		return
 	}
 	file_qpc_v1_control_proto_init()
+	file_qpc_v1_moderation_proto_init()
 	file_qpc_v1_options_proto_init()
 	file_qpc_v1_status_proto_init()
 	file_qpc_v1_delivery_proto_msgTypes[0].OneofWrappers = []any{

@@ -74,61 +74,6 @@ func (SessionsEnded_Cause) EnumDescriptor() ([]byte, []int) {
 	return file_qpc_v1_event_proto_rawDescGZIP(), []int{11, 0}
 }
 
-type Actor_Way int32
-
-const (
-	Actor_UNSPECIFIED Actor_Way = 0
-	// Through the admin socket of the running server.
-	Actor_SOCKET Actor_Way = 1
-	// On the data directory of the stopped server.
-	Actor_DIRECTORY Actor_Way = 2
-	// In a session of an account.
-	Actor_SESSION Actor_Way = 3
-)
-
-// Enum value maps for Actor_Way.
-var (
-	Actor_Way_name = map[int32]string{
-		0: "UNSPECIFIED",
-		1: "SOCKET",
-		2: "DIRECTORY",
-		3: "SESSION",
-	}
-	Actor_Way_value = map[string]int32{
-		"UNSPECIFIED": 0,
-		"SOCKET":      1,
-		"DIRECTORY":   2,
-		"SESSION":     3,
-	}
-)
-
-func (x Actor_Way) Enum() *Actor_Way {
-	p := new(Actor_Way)
-	*p = x
-	return p
-}
-
-func (x Actor_Way) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Actor_Way) Descriptor() protoreflect.EnumDescriptor {
-	return file_qpc_v1_event_proto_enumTypes[1].Descriptor()
-}
-
-func (Actor_Way) Type() protoreflect.EnumType {
-	return &file_qpc_v1_event_proto_enumTypes[1]
-}
-
-func (x Actor_Way) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Actor_Way.Descriptor instead.
-func (Actor_Way) EnumDescriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22, 0}
-}
-
 // Event is one record of the log.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -160,6 +105,7 @@ type Event struct {
 	//	*Event_RoleChanged
 	//	*Event_ResetIssued
 	//	*Event_AccountReset
+	//	*Event_GenerationBegun
 	//	*Event_DeviceRegistered
 	//	*Event_KeyPackagesUploaded
 	//	*Event_KeyPackagesTaken
@@ -172,6 +118,11 @@ type Event struct {
 	//	*Event_ChannelEpochSet
 	//	*Event_ChannelPosted
 	//	*Event_ChannelRotationRequested
+	//	*Event_UserBanned
+	//	*Event_UserUnbanned
+	//	*Event_BansExpired
+	//	*Event_MessageReported
+	//	*Event_ReportResolved
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -426,6 +377,15 @@ func (x *Event) GetAccountReset() *AccountReset {
 	return nil
 }
 
+func (x *Event) GetGenerationBegun() *GenerationBegun {
+	if x != nil {
+		if x, ok := x.Body.(*Event_GenerationBegun); ok {
+			return x.GenerationBegun
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetDeviceRegistered() *DeviceRegistered {
 	if x != nil {
 		if x, ok := x.Body.(*Event_DeviceRegistered); ok {
@@ -534,6 +494,51 @@ func (x *Event) GetChannelRotationRequested() *ChannelRotationRequested {
 	return nil
 }
 
+func (x *Event) GetUserBanned() *UserBanned {
+	if x != nil {
+		if x, ok := x.Body.(*Event_UserBanned); ok {
+			return x.UserBanned
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetUserUnbanned() *UserUnbanned {
+	if x != nil {
+		if x, ok := x.Body.(*Event_UserUnbanned); ok {
+			return x.UserUnbanned
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetBansExpired() *BansExpired {
+	if x != nil {
+		if x, ok := x.Body.(*Event_BansExpired); ok {
+			return x.BansExpired
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetMessageReported() *MessageReported {
+	if x != nil {
+		if x, ok := x.Body.(*Event_MessageReported); ok {
+			return x.MessageReported
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetReportResolved() *ReportResolved {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ReportResolved); ok {
+			return x.ReportResolved
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -626,6 +631,10 @@ type Event_AccountReset struct {
 	AccountReset *AccountReset `protobuf:"bytes,42,opt,name=account_reset,json=accountReset,proto3,oneof"`
 }
 
+type Event_GenerationBegun struct {
+	GenerationBegun *GenerationBegun `protobuf:"bytes,43,opt,name=generation_begun,json=generationBegun,proto3,oneof"`
+}
+
 type Event_DeviceRegistered struct {
 	DeviceRegistered *DeviceRegistered `protobuf:"bytes,50,opt,name=device_registered,json=deviceRegistered,proto3,oneof"`
 }
@@ -674,6 +683,26 @@ type Event_ChannelRotationRequested struct {
 	ChannelRotationRequested *ChannelRotationRequested `protobuf:"bytes,76,opt,name=channel_rotation_requested,json=channelRotationRequested,proto3,oneof"`
 }
 
+type Event_UserBanned struct {
+	UserBanned *UserBanned `protobuf:"bytes,80,opt,name=user_banned,json=userBanned,proto3,oneof"`
+}
+
+type Event_UserUnbanned struct {
+	UserUnbanned *UserUnbanned `protobuf:"bytes,81,opt,name=user_unbanned,json=userUnbanned,proto3,oneof"`
+}
+
+type Event_BansExpired struct {
+	BansExpired *BansExpired `protobuf:"bytes,82,opt,name=bans_expired,json=bansExpired,proto3,oneof"`
+}
+
+type Event_MessageReported struct {
+	MessageReported *MessageReported `protobuf:"bytes,83,opt,name=message_reported,json=messageReported,proto3,oneof"`
+}
+
+type Event_ReportResolved struct {
+	ReportResolved *ReportResolved `protobuf:"bytes,84,opt,name=report_resolved,json=reportResolved,proto3,oneof"`
+}
+
 func (*Event_ServerConfigured) isEvent_Body() {}
 
 func (*Event_KeyTransparencyEntry) isEvent_Body() {}
@@ -718,6 +747,8 @@ func (*Event_ResetIssued) isEvent_Body() {}
 
 func (*Event_AccountReset) isEvent_Body() {}
 
+func (*Event_GenerationBegun) isEvent_Body() {}
+
 func (*Event_DeviceRegistered) isEvent_Body() {}
 
 func (*Event_KeyPackagesUploaded) isEvent_Body() {}
@@ -741,6 +772,16 @@ func (*Event_ChannelEpochSet) isEvent_Body() {}
 func (*Event_ChannelPosted) isEvent_Body() {}
 
 func (*Event_ChannelRotationRequested) isEvent_Body() {}
+
+func (*Event_UserBanned) isEvent_Body() {}
+
+func (*Event_UserUnbanned) isEvent_Body() {}
+
+func (*Event_BansExpired) isEvent_Body() {}
+
+func (*Event_MessageReported) isEvent_Body() {}
+
+func (*Event_ReportResolved) isEvent_Body() {}
 
 // Receipt makes a mutation safe to retry: the same request_id gets the same
 // outcome, another body under it is refused.
@@ -2146,60 +2187,6 @@ func (*RequestAnswered) Descriptor() ([]byte, []int) {
 	return file_qpc_v1_event_proto_rawDescGZIP(), []int{21}
 }
 
-// Actor says who did something that only administrators may do.
-type Actor struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Way   Actor_Way              `protobuf:"varint,1,opt,name=way,proto3,enum=qpc.v1.Actor_Way" json:"way,omitempty"`
-	// Only with SESSION.
-	AccountId     []byte `protobuf:"bytes,2,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Actor) Reset() {
-	*x = Actor{}
-	mi := &file_qpc_v1_event_proto_msgTypes[22]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Actor) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Actor) ProtoMessage() {}
-
-func (x *Actor) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[22]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Actor.ProtoReflect.Descriptor instead.
-func (*Actor) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22}
-}
-
-func (x *Actor) GetWay() Actor_Way {
-	if x != nil {
-		return x.Way
-	}
-	return Actor_UNSPECIFIED
-}
-
-func (x *Actor) GetAccountId() []byte {
-	if x != nil {
-		return x.AccountId
-	}
-	return nil
-}
-
 // RoleChanged gives an account another role than it had.
 type RoleChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2212,7 +2199,7 @@ type RoleChanged struct {
 
 func (x *RoleChanged) Reset() {
 	*x = RoleChanged{}
-	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2211,7 @@ func (x *RoleChanged) String() string {
 func (*RoleChanged) ProtoMessage() {}
 
 func (x *RoleChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[23]
+	mi := &file_qpc_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2224,7 @@ func (x *RoleChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoleChanged.ProtoReflect.Descriptor instead.
 func (*RoleChanged) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{23}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RoleChanged) GetAccountId() []byte {
@@ -2274,7 +2261,7 @@ type KeyRevoked struct {
 
 func (x *KeyRevoked) Reset() {
 	*x = KeyRevoked{}
-	mi := &file_qpc_v1_event_proto_msgTypes[24]
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2273,7 @@ func (x *KeyRevoked) String() string {
 func (*KeyRevoked) ProtoMessage() {}
 
 func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[24]
+	mi := &file_qpc_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2286,7 @@ func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRevoked.ProtoReflect.Descriptor instead.
 func (*KeyRevoked) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{24}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *KeyRevoked) GetKey() []byte {
@@ -2331,7 +2318,7 @@ type IdentityReplaced struct {
 
 func (x *IdentityReplaced) Reset() {
 	*x = IdentityReplaced{}
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2330,7 @@ func (x *IdentityReplaced) String() string {
 func (*IdentityReplaced) ProtoMessage() {}
 
 func (x *IdentityReplaced) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[25]
+	mi := &file_qpc_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2343,7 @@ func (x *IdentityReplaced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityReplaced.ProtoReflect.Descriptor instead.
 func (*IdentityReplaced) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *IdentityReplaced) GetAccountId() []byte {
@@ -2402,7 +2389,7 @@ type ResetIssued struct {
 
 func (x *ResetIssued) Reset() {
 	*x = ResetIssued{}
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2401,7 @@ func (x *ResetIssued) String() string {
 func (*ResetIssued) ProtoMessage() {}
 
 func (x *ResetIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[26]
+	mi := &file_qpc_v1_event_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2414,7 @@ func (x *ResetIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetIssued.ProtoReflect.Descriptor instead.
 func (*ResetIssued) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ResetIssued) GetAccountId() []byte {
@@ -2478,7 +2465,7 @@ type AccountReset struct {
 
 func (x *AccountReset) Reset() {
 	*x = AccountReset{}
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2490,7 +2477,7 @@ func (x *AccountReset) String() string {
 func (*AccountReset) ProtoMessage() {}
 
 func (x *AccountReset) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[27]
+	mi := &file_qpc_v1_event_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2503,7 +2490,7 @@ func (x *AccountReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountReset.ProtoReflect.Descriptor instead.
 func (*AccountReset) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AccountReset) GetAccountId() []byte {
@@ -2560,7 +2547,7 @@ type KeyPackagesUploaded struct {
 
 func (x *KeyPackagesUploaded) Reset() {
 	*x = KeyPackagesUploaded{}
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2559,7 @@ func (x *KeyPackagesUploaded) String() string {
 func (*KeyPackagesUploaded) ProtoMessage() {}
 
 func (x *KeyPackagesUploaded) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[28]
+	mi := &file_qpc_v1_event_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2572,7 @@ func (x *KeyPackagesUploaded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyPackagesUploaded.ProtoReflect.Descriptor instead.
 func (*KeyPackagesUploaded) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *KeyPackagesUploaded) GetDeviceKey() []byte {
@@ -2616,7 +2603,7 @@ type KeyPackagesTaken struct {
 
 func (x *KeyPackagesTaken) Reset() {
 	*x = KeyPackagesTaken{}
-	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2615,7 @@ func (x *KeyPackagesTaken) String() string {
 func (*KeyPackagesTaken) ProtoMessage() {}
 
 func (x *KeyPackagesTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[29]
+	mi := &file_qpc_v1_event_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2628,7 @@ func (x *KeyPackagesTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyPackagesTaken.ProtoReflect.Descriptor instead.
 func (*KeyPackagesTaken) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *KeyPackagesTaken) GetPackages() []*KeyPackagesTaken_Package {
@@ -2669,7 +2656,7 @@ type KeyPackagesExpired struct {
 
 func (x *KeyPackagesExpired) Reset() {
 	*x = KeyPackagesExpired{}
-	mi := &file_qpc_v1_event_proto_msgTypes[30]
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +2668,7 @@ func (x *KeyPackagesExpired) String() string {
 func (*KeyPackagesExpired) ProtoMessage() {}
 
 func (x *KeyPackagesExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[30]
+	mi := &file_qpc_v1_event_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +2681,7 @@ func (x *KeyPackagesExpired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyPackagesExpired.ProtoReflect.Descriptor instead.
 func (*KeyPackagesExpired) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{30}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *KeyPackagesExpired) GetPackages() []*KeyPackagesExpired_Package {
@@ -2715,7 +2702,7 @@ type KeyPackagesReleased struct {
 
 func (x *KeyPackagesReleased) Reset() {
 	*x = KeyPackagesReleased{}
-	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	mi := &file_qpc_v1_event_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2727,7 +2714,7 @@ func (x *KeyPackagesReleased) String() string {
 func (*KeyPackagesReleased) ProtoMessage() {}
 
 func (x *KeyPackagesReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	mi := &file_qpc_v1_event_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2740,12 +2727,81 @@ func (x *KeyPackagesReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyPackagesReleased.ProtoReflect.Descriptor instead.
 func (*KeyPackagesReleased) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{31}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *KeyPackagesReleased) GetPackages() []*KeyPackagesReleased_Package {
 	if x != nil {
 		return x.Packages
+	}
+	return nil
+}
+
+// GenerationBegun says that the end of the log is lost and that whoever runs the
+// server goes on without it. What the lost end may have moved can't count any more:
+// all sessions end, reset tokens are void, and the next number of every queue and
+// every channel rises by 2^32, so that what a device read and confirmed there
+// confirms nothing here; and KeyPackages for one use count as used, for they may
+// have been given away. A ServerConfigured of that generation follows.
+type GenerationBegun struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The N of the origin server_name/N from now on.
+	Generation uint32 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// On the stopped server's directory.
+	Actor *Actor `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
+	// A signed note of what was lost, if somebody showed one.
+	LostNote      []byte `protobuf:"bytes,3,opt,name=lost_note,json=lostNote,proto3" json:"lost_note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenerationBegun) Reset() {
+	*x = GenerationBegun{}
+	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenerationBegun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenerationBegun) ProtoMessage() {}
+
+func (x *GenerationBegun) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_event_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenerationBegun.ProtoReflect.Descriptor instead.
+func (*GenerationBegun) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *GenerationBegun) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *GenerationBegun) GetActor() *Actor {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
+func (x *GenerationBegun) GetLostNote() []byte {
+	if x != nil {
+		return x.LostNote
 	}
 	return nil
 }
@@ -2919,7 +2975,7 @@ func (x *KeyPackagesUploaded_Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyPackagesUploaded_Package.ProtoReflect.Descriptor instead.
 func (*KeyPackagesUploaded_Package) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{27, 0}
 }
 
 func (x *KeyPackagesUploaded_Package) GetPackageId() []byte {
@@ -3002,7 +3058,7 @@ func (x *KeyPackagesTaken_Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyPackagesTaken_Package.ProtoReflect.Descriptor instead.
 func (*KeyPackagesTaken_Package) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{28, 0}
 }
 
 func (x *KeyPackagesTaken_Package) GetDeviceKey() []byte {
@@ -3069,7 +3125,7 @@ func (x *KeyPackagesExpired_Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyPackagesExpired_Package.ProtoReflect.Descriptor instead.
 func (*KeyPackagesExpired_Package) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{30, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{29, 0}
 }
 
 func (x *KeyPackagesExpired_Package) GetDeviceKey() []byte {
@@ -3130,7 +3186,7 @@ func (x *KeyPackagesReleased_Package) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyPackagesReleased_Package.ProtoReflect.Descriptor instead.
 func (*KeyPackagesReleased_Package) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_event_proto_rawDescGZIP(), []int{31, 0}
+	return file_qpc_v1_event_proto_rawDescGZIP(), []int{30, 0}
 }
 
 func (x *KeyPackagesReleased_Package) GetAccountId() []byte {
@@ -3158,7 +3214,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\"\xc9\x13\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/actor.proto\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\x1a\x17qpc/v1/moderation.proto\"\xc6\x16\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -3186,7 +3242,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x10request_answered\x18  \x01(\v2\x17.qpc.v1.RequestAnsweredH\x00R\x0frequestAnswered\x128\n" +
 	"\frole_changed\x18( \x01(\v2\x13.qpc.v1.RoleChangedH\x00R\vroleChanged\x128\n" +
 	"\freset_issued\x18) \x01(\v2\x13.qpc.v1.ResetIssuedH\x00R\vresetIssued\x12;\n" +
-	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12G\n" +
+	"\raccount_reset\x18* \x01(\v2\x14.qpc.v1.AccountResetH\x00R\faccountReset\x12D\n" +
+	"\x10generation_begun\x18+ \x01(\v2\x17.qpc.v1.GenerationBegunH\x00R\x0fgenerationBegun\x12G\n" +
 	"\x11device_registered\x182 \x01(\v2\x18.qpc.v1.DeviceRegisteredH\x00R\x10deviceRegistered\x12Q\n" +
 	"\x15key_packages_uploaded\x18< \x01(\v2\x1b.qpc.v1.KeyPackagesUploadedH\x00R\x13keyPackagesUploaded\x12H\n" +
 	"\x12key_packages_taken\x18= \x01(\v2\x18.qpc.v1.KeyPackagesTakenH\x00R\x10keyPackagesTaken\x12N\n" +
@@ -3198,7 +3255,13 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x0fchannel_updated\x18I \x01(\v2\x16.qpc.v1.ChannelUpdatedH\x00R\x0echannelUpdated\x12E\n" +
 	"\x11channel_epoch_set\x18J \x01(\v2\x17.qpc.v1.ChannelEpochSetH\x00R\x0fchannelEpochSet\x12>\n" +
 	"\x0echannel_posted\x18K \x01(\v2\x15.qpc.v1.ChannelPostedH\x00R\rchannelPosted\x12`\n" +
-	"\x1achannel_rotation_requested\x18L \x01(\v2 .qpc.v1.ChannelRotationRequestedH\x00R\x18channelRotationRequestedB\x06\n" +
+	"\x1achannel_rotation_requested\x18L \x01(\v2 .qpc.v1.ChannelRotationRequestedH\x00R\x18channelRotationRequested\x125\n" +
+	"\vuser_banned\x18P \x01(\v2\x12.qpc.v1.UserBannedH\x00R\n" +
+	"userBanned\x12;\n" +
+	"\ruser_unbanned\x18Q \x01(\v2\x14.qpc.v1.UserUnbannedH\x00R\fuserUnbanned\x128\n" +
+	"\fbans_expired\x18R \x01(\v2\x13.qpc.v1.BansExpiredH\x00R\vbansExpired\x12D\n" +
+	"\x10message_reported\x18S \x01(\v2\x17.qpc.v1.MessageReportedH\x00R\x0fmessageReported\x12A\n" +
+	"\x0freport_resolved\x18T \x01(\v2\x16.qpc.v1.ReportResolvedH\x00R\x0ereportResolvedB\x06\n" +
 	"\x04body\"\x95\x01\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\fR\x06caller\x12\x16\n" +
@@ -3328,17 +3391,7 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\rSnapshotTaken\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\"\x11\n" +
-	"\x0fRequestAnswered\"\x8b\x01\n" +
-	"\x05Actor\x12#\n" +
-	"\x03way\x18\x01 \x01(\x0e2\x11.qpc.v1.Actor.WayR\x03way\x12\x1d\n" +
-	"\n" +
-	"account_id\x18\x02 \x01(\fR\taccountId\">\n" +
-	"\x03Way\x12\x0f\n" +
-	"\vUNSPECIFIED\x10\x00\x12\n" +
-	"\n" +
-	"\x06SOCKET\x10\x01\x12\r\n" +
-	"\tDIRECTORY\x10\x02\x12\v\n" +
-	"\aSESSION\x10\x03\"s\n" +
+	"\x0fRequestAnswered\"s\n" +
 	"\vRoleChanged\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12 \n" +
@@ -3409,7 +3462,13 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
 	"\n" +
 	"package_id\x18\x02 \x01(\fR\tpackageId\x12\"\n" +
-	"\rkept_until_ms\x18\x03 \x01(\x04R\vkeptUntilMs\"\xb0\x01\n" +
+	"\rkept_until_ms\x18\x03 \x01(\x04R\vkeptUntilMs\"s\n" +
+	"\x0fGenerationBegun\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\rR\n" +
+	"generation\x12#\n" +
+	"\x05actor\x18\x02 \x01(\v2\r.qpc.v1.ActorR\x05actor\x12\x1b\n" +
+	"\tlost_note\x18\x03 \x01(\fR\blostNote\"\xb0\x01\n" +
 	"\x10DeviceRegistered\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x1d\n" +
@@ -3430,119 +3489,130 @@ func file_qpc_v1_event_proto_rawDescGZIP() []byte {
 	return file_qpc_v1_event_proto_rawDescData
 }
 
-var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_qpc_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_qpc_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_qpc_v1_event_proto_goTypes = []any{
 	(SessionsEnded_Cause)(0),            // 0: qpc.v1.SessionsEnded.Cause
-	(Actor_Way)(0),                      // 1: qpc.v1.Actor.Way
-	(*Event)(nil),                       // 2: qpc.v1.Event
-	(*Receipt)(nil),                     // 3: qpc.v1.Receipt
-	(*ServerConfigured)(nil),            // 4: qpc.v1.ServerConfigured
-	(*HeadSealed)(nil),                  // 5: qpc.v1.HeadSealed
-	(*KeyTransparencyEntry)(nil),        // 6: qpc.v1.KeyTransparencyEntry
-	(*OpaqueRecord)(nil),                // 7: qpc.v1.OpaqueRecord
-	(*AccountRegistered)(nil),           // 8: qpc.v1.AccountRegistered
-	(*RevocationLabel)(nil),             // 9: qpc.v1.RevocationLabel
-	(*PasswordChanged)(nil),             // 10: qpc.v1.PasswordChanged
-	(*SessionStarted)(nil),              // 11: qpc.v1.SessionStarted
-	(*SessionTouched)(nil),              // 12: qpc.v1.SessionTouched
-	(*SessionsEnded)(nil),               // 13: qpc.v1.SessionsEnded
-	(*MessageEnqueued)(nil),             // 14: qpc.v1.MessageEnqueued
-	(*ChannelPosted)(nil),               // 15: qpc.v1.ChannelPosted
-	(*MessagesDrained)(nil),             // 16: qpc.v1.MessagesDrained
-	(*MessagesConfirmed)(nil),           // 17: qpc.v1.MessagesConfirmed
-	(*MessagesAcked)(nil),               // 18: qpc.v1.MessagesAcked
-	(*MessagesExpired)(nil),             // 19: qpc.v1.MessagesExpired
-	(*DrainedReleased)(nil),             // 20: qpc.v1.DrainedReleased
-	(*ReceiptsExpired)(nil),             // 21: qpc.v1.ReceiptsExpired
-	(*SnapshotTaken)(nil),               // 22: qpc.v1.SnapshotTaken
-	(*RequestAnswered)(nil),             // 23: qpc.v1.RequestAnswered
-	(*Actor)(nil),                       // 24: qpc.v1.Actor
-	(*RoleChanged)(nil),                 // 25: qpc.v1.RoleChanged
-	(*KeyRevoked)(nil),                  // 26: qpc.v1.KeyRevoked
-	(*IdentityReplaced)(nil),            // 27: qpc.v1.IdentityReplaced
-	(*ResetIssued)(nil),                 // 28: qpc.v1.ResetIssued
-	(*AccountReset)(nil),                // 29: qpc.v1.AccountReset
-	(*KeyPackagesUploaded)(nil),         // 30: qpc.v1.KeyPackagesUploaded
-	(*KeyPackagesTaken)(nil),            // 31: qpc.v1.KeyPackagesTaken
-	(*KeyPackagesExpired)(nil),          // 32: qpc.v1.KeyPackagesExpired
-	(*KeyPackagesReleased)(nil),         // 33: qpc.v1.KeyPackagesReleased
-	(*DeviceRegistered)(nil),            // 34: qpc.v1.DeviceRegistered
-	(*MessageEnqueued_Target)(nil),      // 35: qpc.v1.MessageEnqueued.Target
-	(*KeyPackagesUploaded_Package)(nil), // 36: qpc.v1.KeyPackagesUploaded.Package
-	(*KeyPackagesTaken_Package)(nil),    // 37: qpc.v1.KeyPackagesTaken.Package
-	(*KeyPackagesExpired_Package)(nil),  // 38: qpc.v1.KeyPackagesExpired.Package
-	(*KeyPackagesReleased_Package)(nil), // 39: qpc.v1.KeyPackagesReleased.Package
-	(*ChannelCreated)(nil),              // 40: qpc.v1.ChannelCreated
-	(*ChannelMembersChanged)(nil),       // 41: qpc.v1.ChannelMembersChanged
-	(*ChannelMemberUpdated)(nil),        // 42: qpc.v1.ChannelMemberUpdated
-	(*ChannelUpdated)(nil),              // 43: qpc.v1.ChannelUpdated
-	(*ChannelEpochSet)(nil),             // 44: qpc.v1.ChannelEpochSet
-	(*ChannelRotationRequested)(nil),    // 45: qpc.v1.ChannelRotationRequested
-	(SessionScope)(0),                   // 46: qpc.v1.SessionScope
-	(Role)(0),                           // 47: qpc.v1.Role
+	(*Event)(nil),                       // 1: qpc.v1.Event
+	(*Receipt)(nil),                     // 2: qpc.v1.Receipt
+	(*ServerConfigured)(nil),            // 3: qpc.v1.ServerConfigured
+	(*HeadSealed)(nil),                  // 4: qpc.v1.HeadSealed
+	(*KeyTransparencyEntry)(nil),        // 5: qpc.v1.KeyTransparencyEntry
+	(*OpaqueRecord)(nil),                // 6: qpc.v1.OpaqueRecord
+	(*AccountRegistered)(nil),           // 7: qpc.v1.AccountRegistered
+	(*RevocationLabel)(nil),             // 8: qpc.v1.RevocationLabel
+	(*PasswordChanged)(nil),             // 9: qpc.v1.PasswordChanged
+	(*SessionStarted)(nil),              // 10: qpc.v1.SessionStarted
+	(*SessionTouched)(nil),              // 11: qpc.v1.SessionTouched
+	(*SessionsEnded)(nil),               // 12: qpc.v1.SessionsEnded
+	(*MessageEnqueued)(nil),             // 13: qpc.v1.MessageEnqueued
+	(*ChannelPosted)(nil),               // 14: qpc.v1.ChannelPosted
+	(*MessagesDrained)(nil),             // 15: qpc.v1.MessagesDrained
+	(*MessagesConfirmed)(nil),           // 16: qpc.v1.MessagesConfirmed
+	(*MessagesAcked)(nil),               // 17: qpc.v1.MessagesAcked
+	(*MessagesExpired)(nil),             // 18: qpc.v1.MessagesExpired
+	(*DrainedReleased)(nil),             // 19: qpc.v1.DrainedReleased
+	(*ReceiptsExpired)(nil),             // 20: qpc.v1.ReceiptsExpired
+	(*SnapshotTaken)(nil),               // 21: qpc.v1.SnapshotTaken
+	(*RequestAnswered)(nil),             // 22: qpc.v1.RequestAnswered
+	(*RoleChanged)(nil),                 // 23: qpc.v1.RoleChanged
+	(*KeyRevoked)(nil),                  // 24: qpc.v1.KeyRevoked
+	(*IdentityReplaced)(nil),            // 25: qpc.v1.IdentityReplaced
+	(*ResetIssued)(nil),                 // 26: qpc.v1.ResetIssued
+	(*AccountReset)(nil),                // 27: qpc.v1.AccountReset
+	(*KeyPackagesUploaded)(nil),         // 28: qpc.v1.KeyPackagesUploaded
+	(*KeyPackagesTaken)(nil),            // 29: qpc.v1.KeyPackagesTaken
+	(*KeyPackagesExpired)(nil),          // 30: qpc.v1.KeyPackagesExpired
+	(*KeyPackagesReleased)(nil),         // 31: qpc.v1.KeyPackagesReleased
+	(*GenerationBegun)(nil),             // 32: qpc.v1.GenerationBegun
+	(*DeviceRegistered)(nil),            // 33: qpc.v1.DeviceRegistered
+	(*MessageEnqueued_Target)(nil),      // 34: qpc.v1.MessageEnqueued.Target
+	(*KeyPackagesUploaded_Package)(nil), // 35: qpc.v1.KeyPackagesUploaded.Package
+	(*KeyPackagesTaken_Package)(nil),    // 36: qpc.v1.KeyPackagesTaken.Package
+	(*KeyPackagesExpired_Package)(nil),  // 37: qpc.v1.KeyPackagesExpired.Package
+	(*KeyPackagesReleased_Package)(nil), // 38: qpc.v1.KeyPackagesReleased.Package
+	(*ChannelCreated)(nil),              // 39: qpc.v1.ChannelCreated
+	(*ChannelMembersChanged)(nil),       // 40: qpc.v1.ChannelMembersChanged
+	(*ChannelMemberUpdated)(nil),        // 41: qpc.v1.ChannelMemberUpdated
+	(*ChannelUpdated)(nil),              // 42: qpc.v1.ChannelUpdated
+	(*ChannelEpochSet)(nil),             // 43: qpc.v1.ChannelEpochSet
+	(*ChannelRotationRequested)(nil),    // 44: qpc.v1.ChannelRotationRequested
+	(*UserBanned)(nil),                  // 45: qpc.v1.UserBanned
+	(*UserUnbanned)(nil),                // 46: qpc.v1.UserUnbanned
+	(*BansExpired)(nil),                 // 47: qpc.v1.BansExpired
+	(*MessageReported)(nil),             // 48: qpc.v1.MessageReported
+	(*ReportResolved)(nil),              // 49: qpc.v1.ReportResolved
+	(SessionScope)(0),                   // 50: qpc.v1.SessionScope
+	(Role)(0),                           // 51: qpc.v1.Role
+	(*Actor)(nil),                       // 52: qpc.v1.Actor
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
-	3,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
-	4,  // 1: qpc.v1.Event.server_configured:type_name -> qpc.v1.ServerConfigured
-	6,  // 2: qpc.v1.Event.key_transparency_entry:type_name -> qpc.v1.KeyTransparencyEntry
-	8,  // 3: qpc.v1.Event.account_registered:type_name -> qpc.v1.AccountRegistered
-	10, // 4: qpc.v1.Event.password_changed:type_name -> qpc.v1.PasswordChanged
-	11, // 5: qpc.v1.Event.session_started:type_name -> qpc.v1.SessionStarted
-	12, // 6: qpc.v1.Event.session_touched:type_name -> qpc.v1.SessionTouched
-	13, // 7: qpc.v1.Event.sessions_ended:type_name -> qpc.v1.SessionsEnded
-	5,  // 8: qpc.v1.Event.head_sealed:type_name -> qpc.v1.HeadSealed
-	26, // 9: qpc.v1.Event.key_revoked:type_name -> qpc.v1.KeyRevoked
-	27, // 10: qpc.v1.Event.identity_replaced:type_name -> qpc.v1.IdentityReplaced
-	14, // 11: qpc.v1.Event.message_enqueued:type_name -> qpc.v1.MessageEnqueued
-	16, // 12: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
-	17, // 13: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
-	18, // 14: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
-	19, // 15: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
-	20, // 16: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
-	21, // 17: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
-	22, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
-	23, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
-	25, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
-	28, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
-	29, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
-	34, // 23: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
-	30, // 24: qpc.v1.Event.key_packages_uploaded:type_name -> qpc.v1.KeyPackagesUploaded
-	31, // 25: qpc.v1.Event.key_packages_taken:type_name -> qpc.v1.KeyPackagesTaken
-	32, // 26: qpc.v1.Event.key_packages_expired:type_name -> qpc.v1.KeyPackagesExpired
-	33, // 27: qpc.v1.Event.key_packages_released:type_name -> qpc.v1.KeyPackagesReleased
-	40, // 28: qpc.v1.Event.channel_created:type_name -> qpc.v1.ChannelCreated
-	41, // 29: qpc.v1.Event.channel_members_changed:type_name -> qpc.v1.ChannelMembersChanged
-	42, // 30: qpc.v1.Event.channel_member_updated:type_name -> qpc.v1.ChannelMemberUpdated
-	43, // 31: qpc.v1.Event.channel_updated:type_name -> qpc.v1.ChannelUpdated
-	44, // 32: qpc.v1.Event.channel_epoch_set:type_name -> qpc.v1.ChannelEpochSet
-	15, // 33: qpc.v1.Event.channel_posted:type_name -> qpc.v1.ChannelPosted
-	45, // 34: qpc.v1.Event.channel_rotation_requested:type_name -> qpc.v1.ChannelRotationRequested
-	7,  // 35: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 36: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	7,  // 37: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	46, // 38: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 39: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	35, // 40: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	35, // 41: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	1,  // 42: qpc.v1.Actor.way:type_name -> qpc.v1.Actor.Way
-	47, // 43: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	24, // 44: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	24, // 45: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	9,  // 46: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	24, // 47: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
-	7,  // 48: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
-	9,  // 49: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	36, // 50: qpc.v1.KeyPackagesUploaded.packages:type_name -> qpc.v1.KeyPackagesUploaded.Package
-	37, // 51: qpc.v1.KeyPackagesTaken.packages:type_name -> qpc.v1.KeyPackagesTaken.Package
-	38, // 52: qpc.v1.KeyPackagesExpired.packages:type_name -> qpc.v1.KeyPackagesExpired.Package
-	39, // 53: qpc.v1.KeyPackagesReleased.packages:type_name -> qpc.v1.KeyPackagesReleased.Package
-	9,  // 54: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	2,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
+	3,  // 1: qpc.v1.Event.server_configured:type_name -> qpc.v1.ServerConfigured
+	5,  // 2: qpc.v1.Event.key_transparency_entry:type_name -> qpc.v1.KeyTransparencyEntry
+	7,  // 3: qpc.v1.Event.account_registered:type_name -> qpc.v1.AccountRegistered
+	9,  // 4: qpc.v1.Event.password_changed:type_name -> qpc.v1.PasswordChanged
+	10, // 5: qpc.v1.Event.session_started:type_name -> qpc.v1.SessionStarted
+	11, // 6: qpc.v1.Event.session_touched:type_name -> qpc.v1.SessionTouched
+	12, // 7: qpc.v1.Event.sessions_ended:type_name -> qpc.v1.SessionsEnded
+	4,  // 8: qpc.v1.Event.head_sealed:type_name -> qpc.v1.HeadSealed
+	24, // 9: qpc.v1.Event.key_revoked:type_name -> qpc.v1.KeyRevoked
+	25, // 10: qpc.v1.Event.identity_replaced:type_name -> qpc.v1.IdentityReplaced
+	13, // 11: qpc.v1.Event.message_enqueued:type_name -> qpc.v1.MessageEnqueued
+	15, // 12: qpc.v1.Event.messages_drained:type_name -> qpc.v1.MessagesDrained
+	16, // 13: qpc.v1.Event.messages_confirmed:type_name -> qpc.v1.MessagesConfirmed
+	17, // 14: qpc.v1.Event.messages_acked:type_name -> qpc.v1.MessagesAcked
+	18, // 15: qpc.v1.Event.messages_expired:type_name -> qpc.v1.MessagesExpired
+	19, // 16: qpc.v1.Event.drained_released:type_name -> qpc.v1.DrainedReleased
+	20, // 17: qpc.v1.Event.receipts_expired:type_name -> qpc.v1.ReceiptsExpired
+	21, // 18: qpc.v1.Event.snapshot_taken:type_name -> qpc.v1.SnapshotTaken
+	22, // 19: qpc.v1.Event.request_answered:type_name -> qpc.v1.RequestAnswered
+	23, // 20: qpc.v1.Event.role_changed:type_name -> qpc.v1.RoleChanged
+	26, // 21: qpc.v1.Event.reset_issued:type_name -> qpc.v1.ResetIssued
+	27, // 22: qpc.v1.Event.account_reset:type_name -> qpc.v1.AccountReset
+	32, // 23: qpc.v1.Event.generation_begun:type_name -> qpc.v1.GenerationBegun
+	33, // 24: qpc.v1.Event.device_registered:type_name -> qpc.v1.DeviceRegistered
+	28, // 25: qpc.v1.Event.key_packages_uploaded:type_name -> qpc.v1.KeyPackagesUploaded
+	29, // 26: qpc.v1.Event.key_packages_taken:type_name -> qpc.v1.KeyPackagesTaken
+	30, // 27: qpc.v1.Event.key_packages_expired:type_name -> qpc.v1.KeyPackagesExpired
+	31, // 28: qpc.v1.Event.key_packages_released:type_name -> qpc.v1.KeyPackagesReleased
+	39, // 29: qpc.v1.Event.channel_created:type_name -> qpc.v1.ChannelCreated
+	40, // 30: qpc.v1.Event.channel_members_changed:type_name -> qpc.v1.ChannelMembersChanged
+	41, // 31: qpc.v1.Event.channel_member_updated:type_name -> qpc.v1.ChannelMemberUpdated
+	42, // 32: qpc.v1.Event.channel_updated:type_name -> qpc.v1.ChannelUpdated
+	43, // 33: qpc.v1.Event.channel_epoch_set:type_name -> qpc.v1.ChannelEpochSet
+	14, // 34: qpc.v1.Event.channel_posted:type_name -> qpc.v1.ChannelPosted
+	44, // 35: qpc.v1.Event.channel_rotation_requested:type_name -> qpc.v1.ChannelRotationRequested
+	45, // 36: qpc.v1.Event.user_banned:type_name -> qpc.v1.UserBanned
+	46, // 37: qpc.v1.Event.user_unbanned:type_name -> qpc.v1.UserUnbanned
+	47, // 38: qpc.v1.Event.bans_expired:type_name -> qpc.v1.BansExpired
+	48, // 39: qpc.v1.Event.message_reported:type_name -> qpc.v1.MessageReported
+	49, // 40: qpc.v1.Event.report_resolved:type_name -> qpc.v1.ReportResolved
+	6,  // 41: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	8,  // 42: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	6,  // 43: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	50, // 44: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 45: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	34, // 46: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	34, // 47: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	51, // 48: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	52, // 49: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	52, // 50: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	8,  // 51: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	52, // 52: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	6,  // 53: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	8,  // 54: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	35, // 55: qpc.v1.KeyPackagesUploaded.packages:type_name -> qpc.v1.KeyPackagesUploaded.Package
+	36, // 56: qpc.v1.KeyPackagesTaken.packages:type_name -> qpc.v1.KeyPackagesTaken.Package
+	37, // 57: qpc.v1.KeyPackagesExpired.packages:type_name -> qpc.v1.KeyPackagesExpired.Package
+	38, // 58: qpc.v1.KeyPackagesReleased.packages:type_name -> qpc.v1.KeyPackagesReleased.Package
+	52, // 59: qpc.v1.GenerationBegun.actor:type_name -> qpc.v1.Actor
+	8,  // 60: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	61, // [61:61] is the sub-list for method output_type
+	61, // [61:61] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -3550,9 +3620,11 @@ func file_qpc_v1_event_proto_init() {
 	if File_qpc_v1_event_proto != nil {
 		return
 	}
+	file_qpc_v1_actor_proto_init()
 	file_qpc_v1_admin_proto_init()
 	file_qpc_v1_auth_proto_init()
 	file_qpc_v1_channels_proto_init()
+	file_qpc_v1_moderation_proto_init()
 	file_qpc_v1_event_proto_msgTypes[0].OneofWrappers = []any{
 		(*Event_ServerConfigured)(nil),
 		(*Event_KeyTransparencyEntry)(nil),
@@ -3576,6 +3648,7 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_RoleChanged)(nil),
 		(*Event_ResetIssued)(nil),
 		(*Event_AccountReset)(nil),
+		(*Event_GenerationBegun)(nil),
 		(*Event_DeviceRegistered)(nil),
 		(*Event_KeyPackagesUploaded)(nil),
 		(*Event_KeyPackagesTaken)(nil),
@@ -3588,13 +3661,18 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_ChannelEpochSet)(nil),
 		(*Event_ChannelPosted)(nil),
 		(*Event_ChannelRotationRequested)(nil),
+		(*Event_UserBanned)(nil),
+		(*Event_UserUnbanned)(nil),
+		(*Event_BansExpired)(nil),
+		(*Event_MessageReported)(nil),
+		(*Event_ReportResolved)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_event_proto_rawDesc), len(file_qpc_v1_event_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      1,
 			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,

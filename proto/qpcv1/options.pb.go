@@ -210,6 +210,10 @@ const (
 	Rate_CHANNEL_CHANGE Rate_Class = 20
 	// ListGroupMembers.
 	Rate_CHANNEL_READ Rate_Class = 21
+	// ReportMessage: 30 per day.
+	Rate_REPORT Rate_Class = 23
+	// What moderators do.
+	Rate_MODERATE Rate_Class = 24
 )
 
 // Enum value maps for Rate_Class.
@@ -235,6 +239,8 @@ var (
 		19: "CHANNEL_CREATE",
 		20: "CHANNEL_CHANGE",
 		21: "CHANNEL_READ",
+		23: "REPORT",
+		24: "MODERATE",
 	}
 	Rate_Class_value = map[string]int32{
 		"UNSPECIFIED":        0,
@@ -257,6 +263,8 @@ var (
 		"CHANNEL_CREATE":     19,
 		"CHANNEL_CHANGE":     20,
 		"CHANNEL_READ":       21,
+		"REPORT":             23,
+		"MODERATE":           24,
 	}
 )
 
@@ -638,8 +646,8 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"REQUEST_ID\x10\x01\x12\r\n" +
 	"\tAFTER_SEQ\x10\x02\x12\v\n" +
 	"\aCONTENT\x10\x03\x12\f\n" +
-	"\bONE_SHOT\x10\x04\"\xd9\x02\n" +
-	"\x04Rate\"\xd0\x02\n" +
+	"\bONE_SHOT\x10\x04\"\xf3\x02\n" +
+	"\x04Rate\"\xea\x02\n" +
 	"\x05Class\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PROBE\x10\x01\x12\x12\n" +
@@ -663,7 +671,10 @@ const file_qpc_v1_options_proto_rawDesc = "" +
 	"\vDEVICE_LIST\x10\x0e\x12\x12\n" +
 	"\x0eCHANNEL_CREATE\x10\x13\x12\x12\n" +
 	"\x0eCHANNEL_CHANGE\x10\x14\x12\x10\n" +
-	"\fCHANNEL_READ\x10\x15\"=\n" +
+	"\fCHANNEL_READ\x10\x15\x12\n" +
+	"\n" +
+	"\x06REPORT\x10\x17\x12\f\n" +
+	"\bMODERATE\x10\x18\"=\n" +
 	"\bWhenFull\"1\n" +
 	"\x04Kind\x12\v\n" +
 	"\aREFUSED\x10\x00\x12\n" +

@@ -4,7 +4,7 @@
 // 	protoc        v3.21.12
 // source: qpc/v1/p2p.proto
 
-// P2P and health (800-802). Of these Health is offered so far.
+// P2P and health (800-802). docs/methods.md lists the methods that are offered.
 
 package qpcv1
 

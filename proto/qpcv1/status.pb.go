@@ -144,6 +144,7 @@ const (
 	Reason_NO_SUCH_USER        Reason = 52
 	Reason_NO_SUCH_KEY         Reason = 53
 	Reason_RESET_TOKEN_INVALID Reason = 55 // wrong, used, replaced or expired, or for another name
+	Reason_LOG_GENERATION      Reason = 56 // known_note is of an earlier generation of the log, whose end was lost
 	Reason_NO_SUCH_ENTRY       Reason = 54 // the log has no such leaf, size, resource or receipt
 	// Delivery (BadRequest, NotFound, RateLimited).
 	Reason_NO_DEVICE         Reason = 60 // the recipient has no active device
@@ -186,6 +187,9 @@ const (
 	// Devices (BadRequest).
 	Reason_TOO_MANY_DEVICES Reason = 120 // limit = devices
 	Reason_IDENTITY_KEY     Reason = 121 // the device's key is the identity key: RevokeKey ends both
+	// Moderation (NotFound).
+	Reason_NOT_BANNED     Reason = 160
+	Reason_NO_SUCH_REPORT Reason = 161
 )
 
 // Enum value maps for Reason.
@@ -224,6 +228,7 @@ var (
 		52:  "NO_SUCH_USER",
 		53:  "NO_SUCH_KEY",
 		55:  "RESET_TOKEN_INVALID",
+		56:  "LOG_GENERATION",
 		54:  "NO_SUCH_ENTRY",
 		60:  "NO_DEVICE",
 		61:  "PAYLOAD_TOO_LARGE",
@@ -260,6 +265,8 @@ var (
 		109: "SIGNING_STOPPED",
 		120: "TOO_MANY_DEVICES",
 		121: "IDENTITY_KEY",
+		160: "NOT_BANNED",
+		161: "NO_SUCH_REPORT",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":   0,
@@ -295,6 +302,7 @@ var (
 		"NO_SUCH_USER":         52,
 		"NO_SUCH_KEY":          53,
 		"RESET_TOKEN_INVALID":  55,
+		"LOG_GENERATION":       56,
 		"NO_SUCH_ENTRY":        54,
 		"NO_DEVICE":            60,
 		"PAYLOAD_TOO_LARGE":    61,
@@ -331,6 +339,8 @@ var (
 		"SIGNING_STOPPED":      109,
 		"TOO_MANY_DEVICES":     120,
 		"IDENTITY_KEY":         121,
+		"NOT_BANNED":           160,
+		"NO_SUCH_REPORT":       161,
 	}
 )
 
@@ -485,7 +495,7 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\vUnavailable\x10\t\x12\f\n" +
 	"\bInternal\x10\n" +
 	"\x12\x11\n" +
-	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\xbd\n" +
+	"\rUnknownMethod\x10\v\"\x04\b\x06\x10\x06\"\x04\b\a\x10\a*\xf7\n" +
 	"\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -523,7 +533,8 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\x0fBUNDLE_REQUIRED\x103\x12\x10\n" +
 	"\fNO_SUCH_USER\x104\x12\x0f\n" +
 	"\vNO_SUCH_KEY\x105\x12\x17\n" +
-	"\x13RESET_TOKEN_INVALID\x107\x12\x11\n" +
+	"\x13RESET_TOKEN_INVALID\x107\x12\x12\n" +
+	"\x0eLOG_GENERATION\x108\x12\x11\n" +
 	"\rNO_SUCH_ENTRY\x106\x12\r\n" +
 	"\tNO_DEVICE\x10<\x12\x15\n" +
 	"\x11PAYLOAD_TOO_LARGE\x10=\x12\x0e\n" +
@@ -563,7 +574,10 @@ const file_qpc_v1_status_proto_rawDesc = "" +
 	"\bINTERNAL\x10l\x12\x13\n" +
 	"\x0fSIGNING_STOPPED\x10m\x12\x14\n" +
 	"\x10TOO_MANY_DEVICES\x10x\x12\x10\n" +
-	"\fIDENTITY_KEY\x10yB\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
+	"\fIDENTITY_KEY\x10y\x12\x0f\n" +
+	"\n" +
+	"NOT_BANNED\x10\xa0\x01\x12\x13\n" +
+	"\x0eNO_SUCH_REPORT\x10\xa1\x01B\x1fZ\x1dquicprochat/proto/qpcv1;qpcv1b\x06proto3"
 
 var (
 	file_qpc_v1_status_proto_rawDescOnce sync.Once

@@ -4,7 +4,7 @@
 // 	protoc        v3.21.12
 // source: qpc/v1/user.proto
 
-// User and identity (500-501). Of these ResolveUser is offered so far.
+// User and identity (500-501). docs/methods.md lists the methods that are offered.
 
 package qpcv1
 

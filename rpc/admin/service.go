@@ -47,6 +47,11 @@ var bindings = []binding{
 	query(commands.ListRoles),
 	bind[*pb.RevokeAnyKeyRequest, *pb.RevokeAnyKeyResponse](revokeAnyKey),
 	mutation[*pb.ResetAccountResponse](commands.NewResetAccount),
+	mutation[*pb.BanAnyUserResponse](commands.NewBanAnyUser),
+	mutation[*pb.UnbanAnyUserResponse](commands.NewUnbanAnyUser),
+	query(commands.ListAllBanned),
+	query(commands.ListAllReports),
+	mutation[*pb.ResolveAnyReportResponse](commands.NewResolveAnyReport),
 }
 
 // revokeAnyKey makes the VRF proof on the published view.

@@ -139,6 +139,9 @@ func (c *Client) lookup(ctx context.Context, query kt.Query, ask func(*pb.ProofR
 			return nil, err
 		}
 		p, err := ask(request)
+		if ReasonOf(err) == pb.Reason_LOG_GENERATION {
+			return nil, c.begunAnew(ctx)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -150,6 +153,34 @@ func (c *Client) lookup(ctx context.Context, query kt.Query, ask func(*pb.ProofR
 			c.trust.forget(query)
 		}
 	}
+}
+
+// begunAnew looks at a log that the server says it has begun anew, as somebody
+// would who knows of the one before nothing but its first CONFIG. What is shown is
+// not followed: the error is a *kt.NewGenerationError when it holds.
+func (c *Client) begunAnew(ctx context.Context) error {
+	state, err := c.trust.snapshot()
+	if err != nil {
+		return err
+	}
+	known, err := state.Generation()
+	if err != nil {
+		return err
+	}
+	state.Consent(known)
+	asked := state.Ask(kt.Query{})
+	request, err := asked.Request()
+	if err != nil {
+		return err
+	}
+	resp, err := c.AuditKeyTransparency(ctx, &pb.AuditKeyTransparencyRequest{Query: &pb.AuditKeyTransparencyRequest_Head{}, Proof: request})
+	if err != nil {
+		return err
+	}
+	if err := c.trust.examine(&state, asked, resp.GetProof()); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: the server says that its log was begun anew, and shows that it was not", ErrProtocol)
 }
 
 func (c *Client) verifyAnswer(asked *kt.Question, p *pb.KeyProof) (*kt.Answer, error) {

@@ -10,6 +10,7 @@ import (
 
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc"
+	"quicprochat/rpc/client/seal"
 )
 
 // newest waits for the n-th connection of the fake server.
@@ -198,16 +199,40 @@ func TestSubscriptionEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func FuzzPush(f *testing.F) {
+// FuzzReceived gives arbitrary bytes to what reads what others sent, by the
+// selector: a push of the server, or the payload of a person.
+func FuzzReceived(f *testing.F) {
 	body, err := proto.Marshal(&pb.PushNewMessage{Seq: 1, Payload: []byte("x")})
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(uint16(1000), body)
-	f.Add(uint16(1000), []byte{0xff})
-	f.Add(uint16(1003), body)
-	f.Add(uint16(7), []byte{})
-	f.Fuzz(func(t *testing.T, typ uint16, body []byte) {
+	f.Add(uint8(0), uint16(1000), body)
+	f.Add(uint8(0), uint16(1000), []byte{0xff})
+	f.Add(uint8(0), uint16(1003), body)
+	f.Add(uint8(0), uint16(7), []byte{})
+	alice, bob := newPerson(f, "alice"), newPerson(f, "bob")
+	hybrid, err := seal.NewHybridKey([32]byte{1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	sealed, err := seal.Seal(
+		seal.Sender{ServerName: fakeName, Username: alice.name, IdentityKey: public(alice.identity), Device: alice.device},
+		&pb.KeySet{IdentityKey: public(bob.identity), DeviceKeys: [][]byte{public(bob.device)}, KemId: seal.KEMID, HybridKey: hybrid.Public()},
+		seal.Draft{TimeMS: 1_800_000_000_000, Text: []byte("seed")},
+	)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(uint8(1), uint16(0), sealed)
+	f.Add(uint8(1), uint16(0), []byte{1})
+	f.Fuzz(func(t *testing.T, selector uint8, typ uint16, body []byte) {
+		if selector%2 == 1 {
+			got, err := seal.Open(fakeName, public(bob.identity), []*seal.HybridKey{hybrid}, body)
+			if err == nil && got.GetSender() != "alice" {
+				t.Errorf("opened a payload that nobody sealed: %v", got)
+			}
+			return
+		}
 		p, ok := parsePush(rpc.PushHeader{Type: typ, Length: uint32(len(body))}, body)
 		if ok && (p.Type != pb.PushType(typ) || (p.NewMessage == nil) == (p.Membership == nil)) {
 			t.Errorf("%v", p)

@@ -59,7 +59,7 @@ func (c *Client) receipt(ctx context.Context, req *pb.AuditKeyTransparencyReques
 	if resp.GetPending() {
 		return nil, &PendingError{time.Duration(resp.GetRetryAfterMs()) * time.Millisecond}
 	}
-	shown, err := kt.NoteSize(resp.GetLeaf().GetNote())
+	_, shown, err := kt.PeekNote(resp.GetLeaf().GetNote())
 	if err != nil {
 		return nil, err
 	}

@@ -127,16 +127,27 @@ func (t *trust) verify(asked *kt.Question, p *pb.KeyProof) (answer *kt.Answer, e
 		answer, err = t.verifier.Verify(state, asked, p, uint64(time.Now().UnixMilli()))
 		return state.Newest != before.Newest || state.Cosigned != before.Cosigned || len(state.Configs) != len(before.Configs)
 	})
-	if evidence, caught := EvidenceOf(err); caught && t.settings.SaveEvidence != nil {
-		if saveErr := t.settings.SaveEvidence(evidence.Bundle()); saveErr != nil {
-			err = errors.Join(err, fmt.Errorf("client: keep the evidence: %w", saveErr))
-		}
-	}
-	if err = errors.Join(err, kept); err != nil {
+	if err = errors.Join(t.save(err), kept); err != nil {
 		return nil, err
 	}
 	t.remember(asked.Query, answer)
 	return answer, nil
+}
+
+// examine is verify against a state that nobody keeps.
+func (t *trust) examine(state *kt.State, asked *kt.Question, p *pb.KeyProof) error {
+	_, err := t.verifier.Verify(state, asked, p, uint64(time.Now().UnixMilli()))
+	return t.save(err)
+}
+
+// save keeps evidence, if err is some.
+func (t *trust) save(err error) error {
+	if evidence, caught := EvidenceOf(err); caught && t.settings.SaveEvidence != nil {
+		if saveErr := t.settings.SaveEvidence(evidence.Bundle()); saveErr != nil {
+			return errors.Join(err, fmt.Errorf("client: keep the evidence: %w", saveErr))
+		}
+	}
+	return err
 }
 
 func (t *trust) remember(q kt.Query, a *kt.Answer) {
@@ -170,5 +181,17 @@ func (t *trust) consent(generation uint32) error {
 	t.mu.Lock()
 	clear(t.known)
 	t.mu.Unlock()
-	return t.update(func(s *kt.State) bool { s.Consent(generation); return true })
+	var refused error
+	err := t.update(func(s *kt.State) bool {
+		known, err := s.Generation()
+		if err == nil && s.Newest != nil && generation <= known {
+			err = fmt.Errorf("client: the log is known as generation %d: there is nothing to consent to in %d", known, generation)
+		}
+		if refused = err; err != nil {
+			return false
+		}
+		s.Consent(generation)
+		return true
+	})
+	return errors.Join(err, refused)
 }

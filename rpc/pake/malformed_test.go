@@ -120,36 +120,3 @@ func TestLoginFinishNeedsARealState(t *testing.T) {
 		}
 	}
 }
-
-func FuzzServerInputs(f *testing.F) {
-	w := register(f, InsecureKSF())
-	good := w.login(f, w.server, w.record, w.id, password, InsecureKSF())
-	record, err := w.server.ParseRecord(w.record)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(good.ke1)
-	f.Add(good.ke3)
-	f.Add(w.record)
-	f.Add(make([]byte, RegistrationRequestSize))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := w.server.RegistrationResponse(b, w.id); err != nil && !errors.Is(err, ErrMalformed) {
-			t.Error(err)
-		}
-		if _, _, err := w.server.LoginStart(b, record, w.id); err != nil && !errors.Is(err, ErrMalformed) {
-			t.Error(err)
-		}
-		parsed, err := w.server.ParseRecord(b)
-		if err != nil && !errors.Is(err, ErrMalformed) {
-			t.Error(err)
-		}
-		if err == nil { // whatever was uploaded must not fail a later login start
-			if _, _, err := w.server.LoginStart(good.ke1, parsed, w.id); err != nil {
-				t.Error(err)
-			}
-		}
-		if _, err := w.server.LoginFinish(good.state, b); err == nil && !bytes.Equal(b, good.ke3) {
-			t.Error("another KE3 was accepted")
-		}
-	})
-}

@@ -52,6 +52,13 @@ var bindings = []binding{
 	lookup(commands.ListDevices),
 	special(true, (*call).revokeDevice),
 
+	special(true, (*call).reportMessage),
+	mutation[*pb.BanUserResponse](commands.NewBanUser),
+	mutation[*pb.UnbanUserResponse](commands.NewUnbanUser),
+	query(commands.ListReports),
+	query(commands.ListBanned),
+	mutation[*pb.ResolveReportResponse](commands.NewResolveReport),
+
 	special(false, (*call).health),
 }
 

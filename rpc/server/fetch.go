@@ -16,8 +16,8 @@ import (
 // fetch serves method 201: from the view when nothing changes by it, else by a
 // command. Payloads are read after the commit.
 func (c *call) fetch(ctx context.Context, req *pb.FetchRequest) (*pb.FetchResponse, error) {
-	resp, ok, err := commands.ReadFetch(c.view, req)
-	if !ok && err == nil {
+	resp, read, err := commands.ReadFetch(c.view, req)
+	if !read && err == nil {
 		resp, err = decided[*pb.FetchResponse](ctx, c, func() (*commands.Command, error) {
 			return commands.NewFetch(c.method.Rule, req)
 		})
@@ -25,7 +25,7 @@ func (c *call) fetch(ctx context.Context, req *pb.FetchRequest) (*pb.FetchRespon
 	if err != nil {
 		return nil, err
 	}
-	resp.Envelopes, err = c.fill(resp.GetEnvelopes())
+	resp.Envelopes, err = c.fill(resp.GetEnvelopes(), !read)
 	return resp, err
 }
 
@@ -35,7 +35,7 @@ func (c *call) peek(_ context.Context, req *pb.PeekRequest) (*pb.PeekResponse, e
 	if err != nil {
 		return nil, err
 	}
-	resp.Envelopes, err = c.fill(resp.GetEnvelopes())
+	resp.Envelopes, err = c.fill(resp.GetEnvelopes(), false)
 	return resp, err
 }
 
@@ -43,18 +43,23 @@ func (c *call) peek(_ context.Context, req *pb.PeekRequest) (*pb.PeekResponse, e
 // and more.
 var pages = sync.Pool{New: func() any { return new([]byte) }}
 
-// fill adds the payloads; envelopes whose payload was released are left out. They
-// refer to memory that serves other calls after finish.
-func (c *call) fill(envelopes []*pb.Envelope) ([]*pb.Envelope, error) {
+// fill adds the payloads and what a report of a message needs; envelopes whose
+// payload was released are left out. decided tells that a command handed them out,
+// after the call's view was taken. Payloads refer to memory that serves other calls
+// after finish.
+func (c *call) fill(envelopes []*pb.Envelope, decided bool) ([]*pb.Envelope, error) {
 	if len(envelopes) == 0 {
 		return nil, nil
 	}
 	if c.page == nil {
 		c.page = pages.Get().(*[]byte)
 	}
-	filled, room, err := commands.FillPayloads(c.service.engine.Payloads, c.caller.Account, envelopes, (*c.page)[:0])
+	envelopes, room, err := commands.FillPayloads(c.service.engine.Payloads, c.caller.Account, envelopes, (*c.page)[:0])
 	*c.page = room
-	return filled, err
+	if err != nil {
+		return nil, err
+	}
+	return envelopes, c.frank(envelopes, decided)
 }
 
 // decided runs a command and gives its response its type back.
@@ -95,8 +100,8 @@ func (c *call) fetchWait(ctx context.Context, req *pb.FetchWaitRequest) (*pb.Fet
 
 // readQueue is one read of the queue, as fetch does it.
 func (c *call) readQueue(ctx context.Context, req *pb.FetchWaitRequest) (*pb.FetchWaitResponse, error) {
-	resp, ok, err := commands.ReadFetchWait(c.view, req)
-	if !ok && err == nil {
+	resp, read, err := commands.ReadFetchWait(c.view, req)
+	if !read && err == nil {
 		resp, err = decided[*pb.FetchWaitResponse](ctx, c, func() (*commands.Command, error) {
 			return commands.NewFetchWait(c.method.Rule, req)
 		})
@@ -104,7 +109,7 @@ func (c *call) readQueue(ctx context.Context, req *pb.FetchWaitRequest) (*pb.Fet
 	if err != nil {
 		return nil, err
 	}
-	resp.Envelopes, err = c.fill(resp.GetEnvelopes())
+	resp.Envelopes, err = c.fill(resp.GetEnvelopes(), !read)
 	return resp, err
 }
 

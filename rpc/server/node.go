@@ -122,6 +122,13 @@ func (n *Node) startEngine(ctx context.Context, undo *closers) error {
 	}
 	n.engine = engine
 	undo.add(func() error { return engine.Stop(ctx) })
+	config, err := engine.Config()
+	if err != nil {
+		return err
+	}
+	if err := n.dir.Follow(config); err != nil {
+		return err
+	}
 	disk := diskCollectors(engine)
 	if err := register(c.Registerer, disk); err != nil {
 		return err

@@ -28,6 +28,8 @@ var rates = map[pb.Rate_Class]budget{
 	pb.Rate_CHANNEL_CHANGE:     {burst: 120, interval: time.Second},
 	pb.Rate_CHANNEL_READ:       {burst: 300, interval: time.Second / 5},
 	pb.Rate_KEY_PACKAGE_UPLOAD: {burst: 20, interval: time.Minute},
+	pb.Rate_REPORT:             {burst: 30, interval: 24 * time.Hour / 30},
+	pb.Rate_MODERATE:           {burst: 120, interval: time.Second},
 }
 
 // Budgets that are charged to something else, too.

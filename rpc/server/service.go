@@ -17,6 +17,7 @@ type service struct {
 	hub        *push.Hub
 	vrf        *kt.VRFPrivateKey
 	suites     commands.KeyPackageSuites
+	frank      *commands.FrankKey
 	handlers   map[uint16]handler
 	teller     *teller
 }
@@ -34,7 +35,8 @@ func newService(d *datadir.Dir, serverName string, engine *commands.Engine, c Co
 	s := &service{
 		serverName: serverName, engine: engine, ceremonies: ceremonies,
 		vrf: kt.NewVRFPrivateKey(d.Secrets.VRFSeed), handlers: handlers, suites: c.MLSSuites,
-		hub: push.NewHub(push.Options{Payload: engine.Payload, Logger: c.Logger}),
+		frank: commands.NewFrankKey(datadir.FrankVersion, d.Secrets.FrankKey),
+		hub:   push.NewHub(push.Options{Payload: engine.Payload, Logger: c.Logger}),
 	}
 	s.teller = newTeller(engine, s.hub, c.Logger)
 	engine.OnPublish(s.published)

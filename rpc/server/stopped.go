@@ -8,6 +8,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"quicprochat/commands"
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc/admin"
 )
@@ -51,6 +52,23 @@ func OpenStopped(ctx context.Context, c Config) (_ *Stopped, err error) {
 	s.Admin, err = s.node.adminService(pb.Actor_DIRECTORY)
 	return s, err
 }
+
+// BeginGeneration goes on after the end of the log was lost
+// (commands.Engine.BeginGeneration), and writes the verifier key anew.
+func (s *Stopped) BeginGeneration(ctx context.Context) (commands.Generation, error) {
+	g, err := s.node.engine.BeginGeneration(ctx)
+	if err != nil {
+		return g, err
+	}
+	config, err := s.node.engine.Config()
+	if err != nil {
+		return g, err
+	}
+	return g, s.node.dir.Follow(config)
+}
+
+// VerifierKeyFile is the path of the log's verifier key.
+func (s *Stopped) VerifierKeyFile() string { return s.node.dir.VerifierKeyFile() }
 
 // Close ends the engine and closes every store: what was done is durable.
 func (s *Stopped) Close() error {

@@ -29,8 +29,13 @@ type Model struct {
 	// Revoked are the keys that are out of use, with what was said about each.
 	Revoked map[Key]*pb.Revocation
 	ids     map[ID]*Account // by account id
+	begun   bool            // a generation, whose CONFIG follows
 	// Channels are those that somebody is in.
 	Channels map[ID]*Channel
+	// Bans are those that nothing has ended yet, by account.
+	Bans map[ID]*pb.UserBanned
+	// Reports are the states of all reports.
+	Reports map[ID]pb.ReportState
 }
 
 // Key is an Ed25519 public key, ID a random 16-byte id.
@@ -122,6 +127,7 @@ func NewModel() *Model {
 		Receipts: map[ReceiptKey]*pb.Receipt{}, KeySets: map[Key]*pb.KeySet{}, ids: map[ID]*Account{},
 		Payloads: map[PayloadKey][32]byte{}, Gone: map[PayloadKey]bool{}, Messages: map[ID]*Message{},
 		Revoked: map[Key]*pb.Revocation{}, Channels: map[ID]*Channel{},
+		Bans: map[ID]*pb.UserBanned{}, Reports: map[ID]pb.ReportState{},
 	}
 }
 
@@ -130,10 +136,14 @@ func (m *Model) Apply(ev *pb.Event) error {
 	if ev.TimeMs < m.TimeMS {
 		return fmt.Errorf("time %d runs back from %d", ev.TimeMs, m.TimeMS)
 	}
-	if (m.Size == 0) != (ev.GetServerConfigured() != nil) {
-		return fmt.Errorf("the first event and no other configures the server")
+	if (m.Size == 0 || m.begun) != (ev.GetServerConfigured() != nil) {
+		return fmt.Errorf("the first event, and the one after a GenerationBegun, configures the server, and no other")
 	}
+	m.begun = false
 	m.TimeMS = ev.TimeMs
+	if err := m.acts(ev); err != nil {
+		return err
+	}
 	if err := m.body(ev); err != nil {
 		return err
 	}
@@ -152,6 +162,21 @@ func (m *Model) body(ev *pb.Event) error {
 	switch b := ev.Body.(type) {
 	case *pb.Event_ServerConfigured, *pb.Event_SnapshotTaken, *pb.Event_RequestAnswered:
 		return nil
+	case *pb.Event_GenerationBegun:
+		m.beginGeneration()
+		return nil
+	case *pb.Event_DeviceRegistered:
+		return m.addDevice(b.DeviceRegistered)
+	case *pb.Event_UserBanned:
+		return m.ban(b.UserBanned)
+	case *pb.Event_UserUnbanned:
+		return m.unban(b.UserUnbanned)
+	case *pb.Event_BansExpired:
+		return m.expireBans(b.BansExpired)
+	case *pb.Event_MessageReported:
+		return m.report(b.MessageReported)
+	case *pb.Event_ReportResolved:
+		return m.resolve(b.ReportResolved)
 	case *pb.Event_ResetIssued:
 		return m.issueReset(b.ResetIssued)
 	case *pb.Event_AccountReset:

@@ -73,6 +73,23 @@ func (m *Model) reset(ev *pb.AccountReset, now uint64) error {
 	return nil
 }
 
+// beginGeneration takes back what a lost end of the log may have moved on.
+func (m *Model) beginGeneration() {
+	m.begun = true
+	clear(m.Sessions)
+	for _, a := range m.Accounts {
+		a.Reset = nil
+	}
+	for _, q := range m.Queues {
+		if !q.Closed {
+			q.Next += 1 << 32
+		}
+	}
+	for _, c := range m.Channels {
+		c.LastSeq += 1 << 32
+	}
+}
+
 // revoke ends whatever the key was good for.
 func (m *Model) revoke(ev *pb.KeyTransparencyEntry) error {
 	key, r := Key(ev.Id), new(pb.Revocation)

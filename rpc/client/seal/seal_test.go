@@ -170,15 +170,3 @@ func TestSealRefuses(t *testing.T) {
 		t.Error("a text over the limit was accepted")
 	}
 }
-
-func FuzzOpen(f *testing.F) {
-	alice, bob := newPerson(f, "alice"), newPerson(f, "bob")
-	f.Add(mustSeal(f, alice, bob, "seed"))
-	f.Add([]byte{1})
-	f.Fuzz(func(t *testing.T, payload []byte) {
-		got, err := seal.Open(serverName, public(bob.identity), []*seal.HybridKey{bob.hybrid}, payload)
-		if err == nil && got.GetSender() != "alice" {
-			t.Errorf("opened a payload that nobody sealed: %v", got)
-		}
-	})
-}
