@@ -16,7 +16,7 @@ import (
 // stands in README.md, only on another port.
 func TestReadmeQuickStartRuns(t *testing.T) {
 	copied := copyTree(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	address := freeAddress(t)
 	command := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", readmeBlock(t, "<!-- quickstart"))
