@@ -101,6 +101,8 @@ func TestHelpFits(t *testing.T) {
 		{"--help"}, {"init", "--help"}, {"demo", "--help"}, {"admin", "--help"},
 		{"admin", "grant", "--help"}, {"admin", "revoke", "--help"}, {"admin", "list", "--help"},
 		{"admin", "reset", "--help"}, {"admin", "revoke-key", "--help"}, {"admin", "new-generation", "--help"},
+		{"admin", "ban", "--help"}, {"admin", "unban", "--help"}, {"admin", "bans", "--help"},
+		{"admin", "reports", "--help"}, {"admin", "resolve", "--help"},
 	} {
 		code, stdout, stderr := call(t, nil, args...)
 		if code != 0 || stderr != "" {

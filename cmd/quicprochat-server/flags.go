@@ -21,7 +21,7 @@ import (
 type grammar struct {
 	Serve serveCommand `cmd:"" default:"withargs" help:"Serve until SIGTERM or SIGINT; the first start creates the data directory."`
 	Init  initCommand  `cmd:"" help:"Create the data directory and stop, without serving."`
-	Admin adminCommand `cmd:"" help:"Roles, resets, revocations, bans, reports: on the machine of the server, running or not."`
+	Admin adminCommand `cmd:"" help:"Roles, resets, revocations, bans, reports; server running or not."`
 	Demo  demoCommand  `cmd:"" help:"Show that no message gets lost: two people, one kill -9, and proofs."`
 
 	Version versionFlag `help:"Print version, commit and Go version."`
@@ -63,7 +63,7 @@ type adminCommand struct {
 	Reset     resetCommand     `cmd:"" help:"Let a user who lost password or keys register the name anew."`
 	RevokeKey revokeKeyCommand `cmd:"" help:"Put an identity key or a device key out of use, for ever."`
 
-	NewGeneration newGenerationCommand `cmd:"" help:"Go on after the newest part of the log was lost (server stopped)."`
+	NewGeneration newGenerationCommand `cmd:"" help:"Go on after a loss of the newest records (server stopped)."`
 	Ban           banCommand           `cmd:"" help:"Shut a user out of the server."`
 	Unban         unbanCommand         `cmd:"" help:"Lift a ban."`
 	Bans          bansCommand          `cmd:"" help:"List who is banned."`
