@@ -13,7 +13,7 @@ import (
 )
 
 // bootWithModerator has mona be a moderator.
-func bootWithModerator(t *testing.T) (w *world, mona *person, c *conn) {
+func bootWithModerator(t *testing.T, change ...func(*server.Config)) (w *world, mona *person, c *conn) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "qpc") // a socket's path must be short
 	if err != nil {
@@ -21,7 +21,12 @@ func bootWithModerator(t *testing.T) (w *world, mona *person, c *conn) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "admin.sock")
-	w = boot(t, func(c *server.Config) { c.AdminSocket = socket })
+	w = boot(t, func(c *server.Config) {
+		c.AdminSocket = socket
+		for _, f := range change {
+			f(c)
+		}
+	})
 	mona, c = w.join("mona")
 	grant := &pb.GrantRoleRequest{Username: "mona", Role: pb.Role_MODERATOR}
 	if err := admin.Call(testContext(t), socket, grant, new(pb.GrantRoleResponse)); err != nil {

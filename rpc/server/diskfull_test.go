@@ -21,7 +21,7 @@ import (
 // reads go on.
 func TestDiskFull(t *testing.T) {
 	const total = 100 << 20
-	w := boot(t, func(c *server.Config) {
+	w, mona, m := bootWithModerator(t, func(c *server.Config) {
 		c.MinFree = 8
 		c.FS.(*vfs.MemFS).TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: total / 2, TotalBytes: total})
 	})
@@ -50,6 +50,28 @@ func TestDiskFull(t *testing.T) {
 	for i := range channels {
 		channels[i] = must[*pb.CreateChannelResponse](c, &pb.CreateChannelRequest{SessionToken: alice.token, RequestId: newRequestID()}).GetChannelId()
 	}
+	dave, d := w.join("dave") // who gets another device
+	other := keyOf("dave's second device")
+	listed := must[*pb.ListDevicesResponse](d, &pb.ListDevicesRequest{SessionToken: dave.token})
+	consent := statement.Device{ServerName: serverName, IdentityKey: public(dave.identity), DeviceKey: public(other)}
+	gone, g := w.join("gone") // who revokes the own device
+	w.join("pest")
+	w.join("banned")
+	ban := func(name string) *pb.BanUserRequest {
+		return &pb.BanUserRequest{SessionToken: mona.token, RequestId: newRequestID(), Scope: pb.BanScope_WHOLE_SERVER, Username: name}
+	}
+	report := func() *pb.ReportMessageRequest {
+		return &pb.ReportMessageRequest{SessionToken: alice.token, RequestId: newRequestID(), Username: "pest", Category: pb.ReportCategory_SPAM}
+	}
+	must[*pb.BanUserResponse](m, ban("banned"))
+	reported := must[*pb.ReportMessageResponse](c, report()).GetReportId()
+	conns := map[string]*conn{"RegisterDevice": d, "RevokeDevice": g, "BanUser": m, "UnbanUser": m, "ResolveReport": m}
+	on := func(method string) *conn {
+		if special := conns[method]; special != nil {
+			return special
+		}
+		return c
+	}
 	disk(total/100, 1)
 
 	health := must[*pb.HealthResponse](c, &pb.HealthRequest{})
@@ -58,10 +80,11 @@ func TestDiskFull(t *testing.T) {
 	}
 	after := uint64(1)
 	served := map[string]proto.Message{
-		"Fetch":     &pb.FetchRequest{SessionToken: alice.token},
-		"FetchWait": &pb.FetchWaitRequest{SessionToken: alice.token, AfterSeq: &after},
-		"Ack":       &pb.AckRequest{SessionToken: alice.token, RequestId: newRequestID(), UpTo: 1},
-		"RevokeKey": lost.revocation(public(lost.device)),
+		"Fetch":        &pb.FetchRequest{SessionToken: alice.token},
+		"FetchWait":    &pb.FetchWaitRequest{SessionToken: alice.token, AfterSeq: &after},
+		"Ack":          &pb.AckRequest{SessionToken: alice.token, RequestId: newRequestID(), UpTo: 1},
+		"RevokeKey":    lost.revocation(public(lost.device)),
+		"RevokeDevice": &pb.RevokeDeviceRequest{SessionToken: gone.token, DeviceKey: public(gone.device), Reason: 1},
 	}
 	refused := map[string]proto.Message{
 		"Enqueue": alice.enqueue(alice, []byte("x")),
@@ -84,15 +107,25 @@ func TestDiskFull(t *testing.T) {
 			SessionToken: alice.token, RequestId: newRequestID(), ChannelId: channels[3], Fields: []pb.ChannelField{pb.ChannelField_CHANNEL_NAME}, ExpectedVersion: 1,
 		},
 	}
+	refused["RegisterDevice"] = &pb.RegisterDeviceRequest{
+		SessionToken: dave.token,
+		Keyset:       dave.keySetAfter(listed.GetKeyset(), listed.GetServerTimeMs(), public(dave.device), public(other)),
+		Device:       &pb.DeviceConsent{DeviceKey: public(other), Signature: consent.Sign(other)},
+	}
+	refused["ReportMessage"], refused["BanUser"] = report(), ban("pest")
+	refused["UnbanUser"] = &pb.UnbanUserRequest{SessionToken: mona.token, RequestId: newRequestID(), Scope: pb.BanScope_WHOLE_SERVER, Username: "banned"}
+	refused["ResolveReport"] = &pb.ResolveReportRequest{
+		SessionToken: mona.token, RequestId: newRequestID(), ReportId: reported, State: pb.ReportState_DISMISSED,
+	}
 	for _, m := range rpc.Methods() {
 		switch {
 		case !m.Rule.Mutates, m.Name == "OpaqueLoginFinish":
 		case served[m.Name] != nil:
-			if r := c.send(served[m.Name]); r.status != pb.Status_Ok {
+			if r := on(m.Name).send(served[m.Name]); r.status != pb.Status_Ok {
 				t.Errorf("%s: %v", m, r.detail)
 			}
 		case refused[m.Name] != nil:
-			detail := c.refused(refused[m.Name], pb.Status_Unavailable, pb.Reason_DISK_FULL)
+			detail := on(m.Name).refused(refused[m.Name], pb.Status_Unavailable, pb.Reason_DISK_FULL)
 			if detail.GetRetryAfterMs() == 0 || detail.GetMessage() == "" {
 				t.Errorf("%s: %v", m, detail)
 			}
@@ -109,7 +142,7 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("health: %v", health)
 	}
 	for name, req := range refused {
-		if r := c.send(req); r.status != pb.Status_Ok {
+		if r := on(name).send(req); r.status != pb.Status_Ok {
 			t.Errorf("%s, again: %v", name, r.detail)
 		}
 	}
