@@ -21,6 +21,9 @@ type channelCommand struct {
 	Post    channelPost    `cmd:"" help:"Send a message to all who have joined."`
 	Add     channelAdd     `cmd:"" help:"Invite more people."`
 	Remove  channelRemove  `cmd:"" help:"Put somebody out."`
+	Ban     channelBan     `cmd:"" help:"Put somebody out and keep them out."`
+	Unban   channelUnban   `cmd:"" help:"Let a banned person be invited again."`
+	Bans    channelBans    `cmd:"" help:"List who is banned from a channel."`
 	Leave   channelLeave   `cmd:"" help:"Leave a channel, or decline an invitation."`
 	Set     channelSet     `cmd:"" help:"Change a channel's name or settings."`
 	Role    channelRole    `cmd:"" help:"Make a member an admin or owner, or take that back."`
@@ -146,14 +149,19 @@ func (cmd channelRemove) Run(ctx context.Context, a *app) error {
 	if _, err := s.RemoveMember(ctx, &pb.RemoveMemberRequest{ChannelId: id, IdentityKey: gone.keyset.GetIdentityKey()}); err != nil {
 		return err
 	}
-	room.Members = slices.DeleteFunc(room.Members, func(name string) bool { return name == gone.name })
-	if err := s.keep(id, room); err != nil {
-		return err
-	}
-	if err := s.tellAll(ctx, id, room, []string{gone.name}); err != nil {
+	if err := s.forgetMember(ctx, id, room, gone.name); err != nil {
 		return err
 	}
 	return a.print(map[string]any{"channel": hex.EncodeToString(id), "removed": gone.name}, "%s is out of %s.", gone.name, room.Name)
+}
+
+// forgetMember notes that somebody is out, and tells the others.
+func (s *channelSession) forgetMember(ctx context.Context, id []byte, room *channelRoom, gone string) error {
+	room.Members = slices.DeleteFunc(room.Members, func(name string) bool { return name == gone })
+	if err := s.keep(id, room); err != nil {
+		return err
+	}
+	return s.tellAll(ctx, id, room, []string{gone})
 }
 
 type channelLeave struct {

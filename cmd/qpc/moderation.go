@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-
 	"io/fs"
 	"strings"
 	"time"
@@ -140,12 +139,13 @@ func (cmd banCommand) Run(ctx context.Context, a *app) error {
 	if _, err := c.BanUser(ctx, req); err != nil {
 		return err
 	}
-	return a.print(map[string]any{"username": cmd.Name, "until_ms": req.GetUntilMs()}, "%s is banned %s.", cmd.Name, untilText(req.GetUntilMs()))
+	return a.print(map[string]any{"username": cmd.Name, "until_ms": req.GetUntilMs()}, "%s is banned %s.", cmd.Name, untilText(req.GetUntilMs(), "qpc unban"))
 }
 
-func untilText(ms uint64) string {
+// untilText says when a ban ends; lift names the command that ends one without a time.
+func untilText(ms uint64, lift string) string {
 	if ms == 0 {
-		return "until 'qpc unban'"
+		return "until '" + lift + "'"
 	}
 	return "until " + time.UnixMilli(int64(ms)).Local().Format(time.DateTime)
 }
@@ -177,7 +177,12 @@ func (bansCommand) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer c.Close()
-	for req := (&pb.ListBannedRequest{Scope: pb.BanScope_WHOLE_SERVER}); ; {
+	return a.printBans(ctx, c, &pb.ListBannedRequest{Scope: pb.BanScope_WHOLE_SERVER}, "qpc unban")
+}
+
+// printBans prints all pages of a list of bans.
+func (a *app) printBans(ctx context.Context, c *client.Client, req *pb.ListBannedRequest, lift string) error {
+	for {
 		resp, err := c.ListBanned(ctx, req)
 		if err != nil {
 			return err
@@ -186,7 +191,7 @@ func (bansCommand) Run(ctx context.Context, a *app) error {
 			err := a.print(map[string]any{
 				"username": ban.GetUsername(), "since_ms": ban.GetSinceMs(), "until_ms": ban.GetUntilMs(), "reason": ban.GetReason(),
 			}, "%s  since %s, %s  %q", ban.GetUsername(), time.UnixMilli(int64(ban.GetSinceMs())).Local().Format(time.DateTime),
-				untilText(ban.GetUntilMs()), ban.GetReason())
+				untilText(ban.GetUntilMs(), lift), ban.GetReason())
 			if err != nil {
 				return err
 			}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"time"
+
+	pb "quicprochat/proto/qpcv1"
+)
+
+type channelBan struct {
+	Channel string        `arg:"" help:"Name or id of the channel."`
+	Who     string        `arg:"" name:"username" help:"Whom to keep out."`
+	Reason  string        `placeholder:"TEXT" help:"Why, for owners and admins; at most 1 KiB. The server can read it."`
+	For     time.Duration `placeholder:"DURATION" help:"How long, such as 72h; without it until 'qpc channel unban'."`
+}
+
+func (channelBan) Help() string {
+	return "For owners and admins of the channel: a member is put out, and nobody can invite the person again while the ban stands. Members are told, as with 'remove'."
+}
+
+// Run bans somebody from a channel, and tells the others when that put a member out.
+func (cmd channelBan) Run(ctx context.Context, a *app) error {
+	s, err := a.openChannels(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	id, room, err := s.home.findChannel(cmd.Channel)
+	if err != nil {
+		return err
+	}
+	who, err := s.home.meet(ctx, s.Client, cmd.Who)
+	if err != nil {
+		return err
+	}
+	req := &pb.BanUserRequest{Scope: pb.BanScope_ONE_CHANNEL, ChannelId: id, Username: who.name, Reason: cmd.Reason}
+	if cmd.For > 0 {
+		req.UntilMs = uint64(s.ServerTime().Add(cmd.For).UnixMilli())
+	}
+	if _, err := s.BanUser(ctx, req); err != nil {
+		return err
+	}
+	if err := s.forgetMember(ctx, id, room, who.name); err != nil {
+		return err
+	}
+	return a.print(map[string]any{"channel": hex.EncodeToString(id), "username": who.name, "until_ms": req.GetUntilMs()},
+		"%s is banned from %s %s.", who.name, room.Name, untilText(req.GetUntilMs(), "qpc channel unban"))
+}
+
+type channelUnban struct {
+	Channel string `arg:"" help:"Name or id of the channel."`
+	Who     string `arg:"" name:"username" help:"Who may be invited again."`
+	Reason  string `placeholder:"TEXT" help:"Why, for owners and admins; at most 1 KiB."`
+}
+
+// Run lifts a ban; it invites nobody.
+func (cmd channelUnban) Run(ctx context.Context, a *app) error {
+	s, err := a.openChannels(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	id, room, err := s.home.findChannel(cmd.Channel)
+	if err != nil {
+		return err
+	}
+	req := &pb.UnbanUserRequest{Scope: pb.BanScope_ONE_CHANNEL, ChannelId: id, Username: cmd.Who, Reason: cmd.Reason}
+	if _, err := s.UnbanUser(ctx, req); err != nil {
+		return err
+	}
+	return a.print(map[string]any{"channel": hex.EncodeToString(id), "username": cmd.Who},
+		"%s may be invited into %s again.", cmd.Who, room.Name)
+}
+
+type channelBans struct {
+	Channel string `arg:"" help:"Name or id of the channel."`
+}
+
+// Run lists who is banned from a channel.
+func (cmd channelBans) Run(ctx context.Context, a *app) error {
+	s, err := a.openChannels(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	id, _, err := s.home.findChannel(cmd.Channel)
+	if err != nil {
+		return err
+	}
+	return a.printBans(ctx, s.Client, &pb.ListBannedRequest{Scope: pb.BanScope_ONE_CHANNEL, ChannelId: id}, "qpc channel unban")
+}
