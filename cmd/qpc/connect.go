@@ -11,10 +11,15 @@ import (
 
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc/client"
+	"quicprochat/rpc/pake"
 )
 
 // connectTimeout bounds the first connection; later ones heal by themselves.
 const connectTimeout = 10 * time.Second
+
+// stretching is the profile's; only tests, whose passwords protect nothing, make it
+// cheap.
+var stretching pake.KSF
 
 // config names the server and pins its CA.
 func (a *app) config() (client.Config, error) {
@@ -25,7 +30,7 @@ func (a *app) config() (client.Config, error) {
 	if err != nil {
 		return client.Config{}, fmt.Errorf("CA certificate: %w", err)
 	}
-	return client.Config{Addr: a.Server, ServerName: a.ServerName, CACert: ca}, nil
+	return client.Config{Addr: a.Server, ServerName: a.ServerName, CACert: ca, KSF: stretching}, nil
 }
 
 // connect dials the server. Keys that it names are proved, with what this home
