@@ -2,6 +2,7 @@ package commands_test
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -18,11 +19,12 @@ import (
 // since the writer is held until all of them wait. The least of a few rounds
 // counts: background work allocates, too.
 func TestEnqueueAllocations(t *testing.T) {
-	const (
-		inGroup = 256
-		// most allowed: of checking and hashing, and of everything after.
-		mostBefore, mostAfter = 6, 11
-	)
+	const inGroup = 256
+	// most allowed: of checking and hashing, and of everything after.
+	mostBefore, mostAfter := 6.0, uint64(11)
+	if os.Getenv("QPC_TEST_SCALE") == "race" { // pools forget on purpose under the detector
+		mostBefore, mostAfter = 12, 22
+	}
 	inWorld(t, false, func(t *testing.T, w *world) {
 		w.people("alice", w.arguments([]string{"bob"}))
 		method, _ := rpc.MethodByName("Enqueue")
@@ -72,7 +74,7 @@ func TestEnqueueAllocations(t *testing.T) {
 		}
 		t.Logf("%.0f and %d allocations", before, after)
 		if before > mostBefore || after > mostAfter {
-			t.Errorf("%.0f and %d allocations, at most %d and %d are allowed", before, after, mostBefore, mostAfter)
+			t.Errorf("%.0f and %d allocations, at most %.0f and %d are allowed", before, after, mostBefore, mostAfter)
 		}
 	})
 }

@@ -164,9 +164,11 @@ func tryMutant(random *rand.Rand, v *Verifier, all []answered, others []*pb.KeyP
 		a = all[random.IntN(5)]
 	}
 	mutant := proto.Clone(a.p).(*pb.KeyProof)
-	what := mutate(random, mutant, others[random.IntN(len(others))])
-	for proto.Equal(mutant, a.p) {
-		what = mutate(random, mutant, others[random.IntN(len(others))])
+	what := ""
+	for what == "" || proto.Equal(mutant, a.p) {
+		// A copy: what the mutant takes from it, it may change later.
+		other := proto.Clone(others[random.IntN(len(others))]).(*pb.KeyProof)
+		what = mutate(random, mutant, other)
 	}
 	state := a.state
 	_, err := v.Verify(&state, a.q, mutant, a.nowMS)
