@@ -92,15 +92,11 @@ func (channelAdd) Help() string {
 
 // Run invites, and tells all members whom to seal for from now on.
 func (cmd channelAdd) Run(ctx context.Context, a *app) error {
-	s, err := a.openChannels(ctx)
+	s, id, room, err := a.openChannel(ctx, cmd.Channel)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	id, room, err := s.home.findChannel(cmd.Channel)
-	if err != nil {
-		return err
-	}
 	people, err := s.meetAll(ctx, cmd.Who)
 	if err != nil {
 		return err
@@ -133,15 +129,11 @@ type channelRemove struct {
 
 // Run puts somebody out, and tells the others.
 func (cmd channelRemove) Run(ctx context.Context, a *app) error {
-	s, err := a.openChannels(ctx)
+	s, id, room, err := a.openChannel(ctx, cmd.Channel)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	id, room, err := s.home.findChannel(cmd.Channel)
-	if err != nil {
-		return err
-	}
 	gone, err := s.home.meet(ctx, s.Client, cmd.Who)
 	if err != nil {
 		return err
@@ -170,15 +162,11 @@ type channelLeave struct {
 
 // Run leaves, and forgets the channel.
 func (cmd channelLeave) Run(ctx context.Context, a *app) error {
-	s, err := a.openChannels(ctx)
+	s, id, room, err := a.openChannel(ctx, cmd.Channel)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	id, room, err := s.home.findChannel(cmd.Channel)
-	if err != nil {
-		return err
-	}
 	left, err := s.RemoveMember(ctx, &pb.RemoveMemberRequest{ChannelId: id, IdentityKey: identityOf(s.keys)})
 	if err != nil && !isReason(err, pb.Reason_NOT_A_MEMBER) { // put out before
 		return err
@@ -214,15 +202,11 @@ func (channelRotate) Help() string {
 
 // Run asks the members for new keys.
 func (cmd channelRotate) Run(ctx context.Context, a *app) error {
-	s, err := a.openChannels(ctx)
+	s, id, room, err := a.openChannel(ctx, cmd.Channel)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	id, room, err := s.home.findChannel(cmd.Channel)
-	if err != nil {
-		return err
-	}
 	reply, err := s.RotateKeys(ctx, &pb.RotateKeysRequest{ChannelId: id})
 	if err != nil {
 		return err
@@ -244,6 +228,20 @@ func (a *app) openChannels(ctx context.Context) (*channelSession, error) {
 		return nil, err
 	}
 	return &channelSession{c, a, h, k}, nil
+}
+
+// openChannel is openChannels for a command about one channel of this home.
+func (a *app) openChannel(ctx context.Context, name string) (*channelSession, []byte, *channelRoom, error) {
+	s, err := a.openChannels(ctx)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	id, room, err := s.home.findChannel(name)
+	if err != nil {
+		s.Close()
+		return nil, nil, nil, err
+	}
+	return s, id, room, nil
 }
 
 // keep saves what the home knows of a channel.

@@ -21,15 +21,11 @@ func (channelBan) Help() string {
 
 // Run bans somebody from a channel, and tells the others when that put a member out.
 func (cmd channelBan) Run(ctx context.Context, a *app) error {
-	s, err := a.openChannels(ctx)
+	s, id, room, err := a.openChannel(ctx, cmd.Channel)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	id, room, err := s.home.findChannel(cmd.Channel)
-	if err != nil {
-		return err
-	}
 	who, err := s.home.meet(ctx, s.Client, cmd.Who)
 	if err != nil {
 		return err
@@ -56,15 +52,11 @@ type channelUnban struct {
 
 // Run lifts a ban; it invites nobody.
 func (cmd channelUnban) Run(ctx context.Context, a *app) error {
-	s, err := a.openChannels(ctx)
+	s, id, room, err := a.openChannel(ctx, cmd.Channel)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	id, room, err := s.home.findChannel(cmd.Channel)
-	if err != nil {
-		return err
-	}
 	req := &pb.UnbanUserRequest{Scope: pb.BanScope_ONE_CHANNEL, ChannelId: id, Username: cmd.Who, Reason: cmd.Reason}
 	if _, err := s.UnbanUser(ctx, req); err != nil {
 		return err
@@ -79,14 +71,10 @@ type channelBans struct {
 
 // Run lists who is banned from a channel.
 func (cmd channelBans) Run(ctx context.Context, a *app) error {
-	s, err := a.openChannels(ctx)
+	s, id, _, err := a.openChannel(ctx, cmd.Channel)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	id, _, err := s.home.findChannel(cmd.Channel)
-	if err != nil {
-		return err
-	}
 	return a.printBans(ctx, s.Client, &pb.ListBannedRequest{Scope: pb.BanScope_ONE_CHANNEL, ChannelId: id}, "qpc channel unban")
 }

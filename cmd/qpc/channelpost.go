@@ -38,15 +38,11 @@ func (cmd channelPost) Run(ctx context.Context, a *app) error {
 	case cmd.Epoch != nil && cmd.Opaque == "":
 		return usageError("--epoch goes with --opaque")
 	}
-	s, err := a.openChannels(ctx)
+	s, id, room, err := a.openChannel(ctx, cmd.Channel)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	id, room, err := s.home.findChannel(cmd.Channel)
-	if err != nil {
-		return err
-	}
 	if cmd.Opaque != "" {
 		return cmd.postOpaque(ctx, s, id, room)
 	}

@@ -82,15 +82,11 @@ func (cmd channelSet) fill(req *pb.UpdateGroupMetadataRequest, settings *pb.Chan
 
 // rename notes the new name here and tells the members.
 func (cmd channelSet) rename(ctx context.Context, a *app) error {
-	s, err := a.openChannels(ctx)
+	s, id, room, err := a.openChannel(ctx, cmd.Channel)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	id, room, err := s.home.findChannel(cmd.Channel)
-	if err != nil {
-		return err
-	}
 	room.Name = cmd.Name
 	if err := s.keep(id, room); err != nil {
 		return err
@@ -130,15 +126,11 @@ func (cmd channelRole) Run(ctx context.Context, a *app) error {
 // updateChannel makes one UpdateGroupMetadata; fill completes the request and gives
 // the sentence that tells of it.
 func (a *app) updateChannel(ctx context.Context, name string, fill func(*channelSession, *channelRoom, *pb.UpdateGroupMetadataRequest) (string, error), fields ...pb.ChannelField) error {
-	s, err := a.openChannels(ctx)
+	s, id, room, err := a.openChannel(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	id, room, err := s.home.findChannel(name)
-	if err != nil {
-		return err
-	}
 	req := &pb.UpdateGroupMetadataRequest{ChannelId: id, Fields: fields}
 	sentence, err := fill(s, room, req)
 	if err != nil {
@@ -208,15 +200,11 @@ type channelMembers struct {
 
 // Run lists the members as the server has them, under the names that this home knows.
 func (cmd channelMembers) Run(ctx context.Context, a *app) error {
-	s, err := a.openChannels(ctx)
+	s, id, room, err := a.openChannel(ctx, cmd.Channel)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	id, room, err := s.home.findChannel(cmd.Channel)
-	if err != nil {
-		return err
-	}
 	info, members, err := s.Members(ctx, id)
 	if err != nil {
 		return err
