@@ -39,10 +39,16 @@ func TestMain(m *testing.M) {
 // each time, several with the race detector. One script does.
 const realStretching = "QPC_TEST_REAL_STRETCHING"
 
-// TestScripts runs the binary as a person does: testdata/*.txtar.
+// TestScripts runs the binary as a person does: testdata/*.txtar. With the race
+// detector, under which each of their hundreds of starts takes most of a second, three
+// that do several things at once stand for all.
 func TestScripts(t *testing.T) {
+	dir, files := "testdata", []string(nil)
+	if os.Getenv("QPC_TEST_SCALE") == "race" {
+		dir, files = "", []string{"testdata/conversation.txtar", "testdata/devices.txtar", "testdata/follow.txtar"}
+	}
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+		Dir: dir, Files: files,
 		RequireExplicitExec: true,
 		Setup:               setupScript,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
