@@ -208,6 +208,8 @@ func FuzzReceived(f *testing.F) {
 	}
 	f.Add(uint8(0), uint16(1000), body)
 	f.Add(uint8(0), uint16(1000), []byte{0xff})
+	f.Add(uint8(0), uint16(1001), body)
+	f.Add(uint8(0), uint16(1002), []byte{})
 	f.Add(uint8(0), uint16(1003), body)
 	f.Add(uint8(0), uint16(7), []byte{})
 	alice, bob := newPerson(f, "alice"), newPerson(f, "bob")
@@ -234,7 +236,13 @@ func FuzzReceived(f *testing.F) {
 			return
 		}
 		p, ok := parsePush(rpc.PushHeader{Type: typ, Length: uint32(len(body))}, body)
-		if ok && (p.Type != pb.PushType(typ) || (p.NewMessage == nil) == (p.Membership == nil)) {
+		told := 0
+		for _, has := range []bool{p.NewMessage != nil, p.Typing != nil, p.Presence != nil, p.Membership != nil} {
+			if has {
+				told++
+			}
+		}
+		if ok && (p.Type != pb.PushType(typ) || told != 1) {
 			t.Errorf("%v", p)
 		}
 	})
