@@ -6,7 +6,8 @@ import (
 	pb "quicprochat/proto/qpcv1"
 )
 
-// ID names an account or a message: 16 random bytes.
+// ID names an account, a channel, a message or a KeyPackage: 16 bytes, random but
+// for a message's first six, the Unix milliseconds of its decision (decision 0012).
 type ID = [16]byte
 
 // Key is an Ed25519 public key: an identity's or a device's.
