@@ -40,13 +40,19 @@ type Person struct {
 	gone       atomic.Bool // without a device
 	confirmed  uint64
 	sends      int
-	lastError  error // of registering or logging in
+	packages   int
+	uploaded   []byte // a KeyPackage of an earlier upload
+	lastError  error  // of registering or logging in
+	told       error  // by the last call of insist
+	arrived    atomic.Bool
+	rooms      map[ID]progress // as last told
+	ears       sync.WaitGroup  // what listens to pushes
 
 	mu sync.Mutex // of identity, which others read
 }
 
 func newPerson(w *World, i int) *Person {
-	p := &Person{world: w, name: fmt.Sprintf("person%d", i), rng: rand.New(rand.NewPCG(w.Seed, uint64(100+i)))}
+	p := &Person{world: w, name: fmt.Sprintf("person%d", i), rooms: map[ID]progress{}, rng: rand.New(rand.NewPCG(w.Seed, uint64(100+i)))}
 	p.identity, p.device = p.keyFor("identity"), p.keyFor("device")
 	p.passwords = [][]byte{[]byte("first of " + p.name)}
 	p.addr = &net.UDPAddr{IP: net.IPv4(10, 0, byte(i), 1), Port: 4000}
@@ -175,6 +181,7 @@ func (p *Person) register(ctx context.Context) bool {
 		// has another record, so the server can't take it for the same.
 		p.registered = true
 	}
+	p.arrived.Store(p.registered)
 	return p.registered
 }
 
@@ -216,7 +223,13 @@ func (p *Person) fact(s span, what string, check func(*Model) error) {
 
 // act does one thing.
 func (p *Person) act(ctx context.Context) {
-	switch n := p.rng.IntN(100); {
+	switch n := p.rng.IntN(140); {
+	case n >= 112:
+		p.converse(ctx)
+	case n >= 107:
+		p.uploadPackages(ctx)
+	case n >= 100:
+		p.takePackages(ctx)
 	case n < 40:
 		p.send(ctx)
 	case n < 48:

@@ -53,11 +53,13 @@ type World struct {
 	wrong  atomic.Int64 // by how much the server's wall clock is wrong, nanoseconds
 	asleep atomic.Bool  // the machine is off: its clock is right when it comes back
 
-	mu      sync.Mutex
-	keysets map[Key]uint32 // newest that was accepted
-	fates   map[Key]keyFate
-	life    Life
-	wrongly span // since when the wall clock is wrong
+	mu       sync.Mutex
+	keysets  map[Key]uint32 // newest that was accepted
+	fates    map[Key]keyFate
+	rooms    []ID // channels whose ids went round
+	progress map[ID]progress
+	life     Life
+	wrongly  span // since when the wall clock is wrong
 }
 
 // ending is the disk that a life leaves behind.
@@ -72,9 +74,10 @@ func NewWorld(seed uint64) *World {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := &World{
 		Seed: seed, plan: drawPlan(rng), rng: rng, keysets: map[Key]uint32{}, fates: map[Key]keyFate{},
-		Net:     NewNetwork(rand.New(rand.NewPCG(seed, 2))),
-		History: &History{marks: map[uint64][32]byte{}},
-		logs:    &journal{}, begun: time.Now(),
+		progress: map[ID]progress{},
+		Net:      NewNetwork(rand.New(rand.NewPCG(seed, 2))),
+		History:  &History{marks: map[uint64][32]byte{}, passed: map[[32]byte]*Passed{}},
+		logs:     &journal{}, begun: time.Now(),
 	}
 	for i := range w.plan.people {
 		w.People = append(w.People, newPerson(w, i))
@@ -100,6 +103,9 @@ func (w *World) Run() error {
 	err := w.lives()
 	cancel()
 	people.Wait()
+	for _, p := range w.People {
+		p.ears.Wait()
+	}
 	<-storms
 	<-clocks
 	if err == nil {
