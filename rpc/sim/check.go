@@ -234,6 +234,7 @@ func (h *History) check(l *log.Log, m *Model) error {
 	h.checkAcks(m, add)
 	h.checkPackages(m, add)
 	h.checkRooms(m, add)
+	h.checkBans(m, add)
 	return errors.Join(wrong...)
 }
 

@@ -149,7 +149,8 @@ func (h *History) checkParted(m *Model, add adder) {
 // time.
 func (h *History) mayBeBack(p *Parted, until uint64) bool {
 	return slices.ContainsFunc(h.invited, func(i *Invited) bool {
-		return i.Who == p.Who && i.Channel == p.Channel && i.Outcome != Refused && i.end >= p.start && i.start <= until
+		return i.Who == p.Who && i.Channel == p.Channel && i.start <= until &&
+			(i.Outcome == Unknown || i.Outcome == Done && i.end >= p.start)
 	})
 }
 

@@ -128,6 +128,13 @@ type History struct {
 	passed  map[[32]byte]*Passed
 	heard   []Heard
 
+	people     []*Person
+	banned     []*Banned
+	lifted     []*Lifted
+	accepted   []Accepted
+	toldBanned []ToldBanned
+	reported   []*Reported
+
 	lives []Life
 	clock []span              // when the server's wall clock was wrong
 	sizes []anchored          // of the log as the anchor on disk proves it, ascending
@@ -220,6 +227,36 @@ func (h *History) addHeard(heard Heard) {
 	h.heard = append(h.heard, heard)
 }
 
+func (h *History) addBanned(b *Banned) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.banned = append(h.banned, b)
+}
+
+func (h *History) addLifted(l *Lifted) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lifted = append(h.lifted, l)
+}
+
+func (h *History) addAccepted(a Accepted) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.accepted = append(h.accepted, a)
+}
+
+func (h *History) addToldBanned(t ToldBanned) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.toldBanned = append(h.toldBanned, t)
+}
+
+func (h *History) addReported(r *Reported) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reported = append(h.reported, r)
+}
+
 func (h *History) addFact(f Fact) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -245,7 +282,9 @@ type Counts struct {
 	// Posts and Commits are those that were acknowledged, Heard the EPHEMERAL messages
 	// that came.
 	Posts, Commits, Heard int
-	Trace                 uint64
+	// Bans are those that were acknowledged, Reports too.
+	Bans, Reports int
+	Trace         uint64
 }
 
 func (h *History) counts() (c Counts) {
@@ -275,6 +314,16 @@ func (h *History) counts() (c Counts) {
 	}
 	for _, r := range h.reads {
 		c.Seen += len(r.Seen)
+	}
+	for _, b := range h.banned {
+		if b.Outcome == Done {
+			c.Bans++
+		}
+	}
+	for _, r := range h.reported {
+		if r.Outcome == Done {
+			c.Reports++
+		}
 	}
 	c.Heard = len(h.heard)
 	c.Reads, c.Acks, c.Lives = len(h.reads), len(h.acks), len(h.lives)

@@ -67,6 +67,15 @@ func (p *Person) sendOne(ctx context.Context, to *Person) {
 // insist makes a call and, at times, asks again under the same request_id for an
 // outcome that it was not told. At times it chooses that id.
 func (p *Person) insist(ctx context.Context, req, resp proto.Message) Outcome {
+	s := begin()
+	outcome := p.ask(ctx, req, resp)
+	if s.finish(); outcome == Done {
+		p.world.History.addAccepted(Accepted{s, p, string(req.ProtoReflect().Descriptor().Name())})
+	}
+	return outcome
+}
+
+func (p *Person) ask(ctx context.Context, req, resp proto.Message) Outcome {
 	p.told = nil
 	if p.rng.IntN(6) == 0 {
 		setRequestID(req, p.newRequestID())
@@ -101,8 +110,12 @@ func (p *Person) repeat(ctx context.Context, req, resp proto.Message) {
 		return
 	}
 	again := resp.ProtoReflect().New().Interface()
+	s := begin()
 	err := p.client.Call(ctx, req, again)
-	p.note(err)
+	s.finish()
+	if p.note(err); err == nil {
+		p.world.History.addAccepted(Accepted{s, p, "repeated call"})
+	}
 	if err == nil && !sameAnswer(resp, again) || outcomeOf(err) == Refused && settles(err) {
 		p.world.History.Wrong(fmt.Sprintf("%s: a repeated request was answered with %v (%v), before that with %v", p.name, again, err, resp))
 	}
@@ -202,7 +215,13 @@ func (p *Person) read(r *Read, err error, envelopes []*pb.Envelope) {
 	if client.ReasonOf(err) == pb.Reason_ACK_BEYOND_TAIL {
 		p.world.History.Wrong(fmt.Sprintf("%s: item %d was handed out and lies beyond the tail now", p.name, r.After))
 	}
+	if err == nil {
+		p.world.History.addAccepted(Accepted{r.span, p, "read"})
+	}
 	for _, e := range envelopes {
+		if e.Control == nil {
+			p.received = e
+		}
 		s := Seen{Seq: e.Seq, Message: ID(e.MessageId), Hash: hashOf(e.Payload), Control: e.Control != nil}
 		copy(s.Post.Channel[:], e.ChannelId)
 		s.Post.Seq, s.Post.Welcome = e.ChannelSeq, e.Welcome

@@ -39,6 +39,8 @@ type Model struct {
 	Bans map[ID]*pb.UserBanned
 	// Reports are the states of all reports.
 	Reports map[ID]pb.ReportState
+	// Proved are those whose tag was right.
+	Proved map[ID]bool
 	// Packages are all KeyPackages ever, by id; shelves are the same by device.
 	Packages map[ID]*Package
 	shelves  map[Key][]*Package
@@ -145,7 +147,7 @@ func NewModel() *Model {
 		Receipts: map[ReceiptKey]*pb.Receipt{}, KeySets: map[Key]*pb.KeySet{}, ids: map[ID]*Account{},
 		Payloads: map[PayloadKey][32]byte{}, Gone: map[PayloadKey]bool{}, Messages: map[ID]*Message{},
 		Revoked: map[Key]*pb.Revocation{}, Channels: map[ID]*Channel{},
-		Bans: map[ID]*pb.UserBanned{}, Reports: map[ID]pb.ReportState{},
+		Bans: map[ID]*pb.UserBanned{}, Reports: map[ID]pb.ReportState{}, Proved: map[ID]bool{},
 		Founded: map[ID]bool{}, Stays: map[Seat][]*Stay{}, Packages: map[ID]*Package{}, shelves: map[Key][]*Package{},
 	}
 }

@@ -71,7 +71,11 @@ func (p *Person) converse(ctx context.Context) {
 		p.putOut(ctx, room, p.other())
 	case n < 77:
 		p.putOut(ctx, room, p)
+	case n < 78:
+		p.ban(ctx, p.other(), room)
 	case n < 79:
+		p.lift(ctx, p.other(), room)
+	case n < 80:
 		p.rotate(ctx, room)
 	case n < 82:
 		p.promote(ctx, room)
@@ -352,7 +356,9 @@ func (p *Person) passOn(ctx context.Context, room ID) {
 	_, err := p.client.Enqueue(ctx, req)
 	p.note(err)
 	passed.finish()
-	passed.Outcome = outcomeOf(err)
+	if passed.Outcome = outcomeOf(err); err == nil {
+		p.world.History.addAccepted(Accepted{passed.span, p, "EPHEMERAL message"})
+	}
 }
 
 // listen takes pushes for some seconds, while other things are done.

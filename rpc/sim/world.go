@@ -16,6 +16,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"quicprochat/commands"
+	pb "quicprochat/proto/qpcv1"
+	"quicprochat/rpc/client"
 	"quicprochat/rpc/server"
 )
 
@@ -45,7 +47,8 @@ type World struct {
 	disk   *Disk
 	node   *server.Node
 	probe  *probe
-	ended  chan ending // what the disk saw of the end of the present life
+	alive  atomic.Pointer[probe] // the same, for those who run the server
+	ended  chan ending           // what the disk saw of the end of the present life
 	ghosts sync.WaitGroup
 	armed  atomic.Bool  // the planned operation may still end the present life
 	dawn   atomic.Int64 // people sleep until then, Unix milliseconds
@@ -82,6 +85,7 @@ func NewWorld(seed uint64) *World {
 	for i := range w.plan.people {
 		w.People = append(w.People, newPerson(w, i))
 	}
+	w.History.people = w.People
 	return w
 }
 
@@ -161,6 +165,7 @@ func (w *World) start(fs *vfs.MemFS, acceptTime bool) error {
 	w.node = node
 	probe.node = node
 	w.probe = probe
+	w.alive.Store(probe)
 	node.Engine().OnPublish(func(commands.Published) { probe.look() })
 	if w.ca == nil {
 		w.ca, err = readAll(w.disk.fs, node.CAFile())
@@ -401,8 +406,8 @@ func (w *World) settle() error {
 			} else {
 				err = p.lastError
 			}
-			if err == nil {
-				break
+			if err == nil || client.ReasonOf(err) == pb.Reason_BANNED {
+				break // who is banned has nothing to collect
 			}
 			if try == 20 {
 				return fmt.Errorf("%s can't collect mail in a calm world: %w", p.name, err)

@@ -161,6 +161,8 @@ func (c *Counts) add(o Counts) {
 	c.Posts += o.Posts
 	c.Commits += o.Commits
 	c.Heard += o.Heard
+	c.Bans += o.Bans
+	c.Reports += o.Reports
 }
 
 // A crash keeps what was synced, at every chance of survival, and the same seed
