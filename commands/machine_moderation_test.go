@@ -236,6 +236,20 @@ func (m *machine) drawScope(t *rapid.T, session []byte) (pb.BanScope, []byte) {
 	return pb.BanScope_WHOLE_SERVER, nil
 }
 
+// drawStaff is a session token: mostly of somebody who has a role.
+func (m *machine) drawStaff(t *rapid.T) []byte {
+	var staff [][]byte
+	for _, s := range m.model.sessions {
+		if s.isDevice() && m.model.accounts[s.account].role >= pb.Role_MODERATOR {
+			staff = append(staff, s.token)
+		}
+	}
+	if len(staff) > 0 && rapid.IntRange(0, 3).Draw(t, "anybody") > 0 {
+		return rapid.SampledFrom(staff).Draw(t, "staff")
+	}
+	return m.drawSession(t)
+}
+
 // drawTarget names somebody for a ban: mostly bob, who has most to lose.
 func (m *machine) drawTarget(t *rapid.T) string {
 	return rapid.SampledFrom([]string{"bob", "bob", "carol", "alice", "nobody"}).Draw(t, "target")
@@ -243,7 +257,7 @@ func (m *machine) drawTarget(t *rapid.T) string {
 
 // drawBan bans somebody from the server or a channel, or takes a ban back.
 func (m *machine) drawBan(t *rapid.T) *request {
-	session, name := m.drawSession(t), m.drawTarget(t)
+	session, name := m.drawStaff(t), m.drawTarget(t)
 	reason := rapid.SampledFrom([]string{"", "spam"}).Draw(t, "reason")
 	until := uint64(0)
 	if ahead := rapid.SampledFrom([]time.Duration{0, 0, -time.Second, 3 * time.Second, time.Minute, 2 * time.Hour, 40 * 24 * time.Hour}).Draw(t, "until"); ahead != 0 {
@@ -277,7 +291,7 @@ func (m *machine) drawBan(t *rapid.T) *request {
 
 // drawBanned lists who is kept out.
 func (m *machine) drawBanned(t *rapid.T) *request {
-	session := m.drawSession(t)
+	session := m.drawStaff(t)
 	scope, channel := m.drawScope(t, session)
 	req := &pb.ListBannedRequest{SessionToken: session, Scope: scope, ChannelId: channel, MaxEntries: rapid.Uint32Range(0, 2).Draw(t, "entries")}
 	if rapid.IntRange(0, 3).Draw(t, "one") == 0 {

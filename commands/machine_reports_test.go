@@ -168,7 +168,7 @@ func (m *machine) reportMessage(t *rapid.T, r *request, req *pb.ReportMessageReq
 
 // drawVerdict resolves a report, or lists some.
 func (m *machine) drawVerdict(t *rapid.T) *request {
-	session := m.drawSession(t)
+	session := m.drawStaff(t)
 	if rapid.IntRange(0, 2).Draw(t, "list") == 0 {
 		req := &pb.ListReportsRequest{
 			SessionToken: session, State: pb.ReportState(rapid.IntRange(0, 3).Draw(t, "state")),
