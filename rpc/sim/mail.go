@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc/client"
@@ -66,6 +67,16 @@ func (p *Person) sendOne(ctx context.Context, to *Person) {
 // insist makes a call and, at times, asks again under the same request_id for an
 // outcome that it was not told. At times it chooses that id.
 func (p *Person) insist(ctx context.Context, req, resp proto.Message) Outcome {
+	s := begin()
+	outcome := p.ask(ctx, req, resp)
+	if s.finish(); outcome == Done {
+		p.world.History.addAccepted(Accepted{s, p, string(req.ProtoReflect().Descriptor().Name())})
+	}
+	return outcome
+}
+
+func (p *Person) ask(ctx context.Context, req, resp proto.Message) Outcome {
+	p.told = nil
 	if p.rng.IntN(6) == 0 {
 		setRequestID(req, p.newRequestID())
 	}
@@ -88,6 +99,7 @@ func (p *Person) insist(ctx context.Context, req, resp proto.Message) Outcome {
 		}
 	}
 	p.note(err)
+	p.told = err
 	return outcomeOf(err)
 }
 
@@ -98,11 +110,23 @@ func (p *Person) repeat(ctx context.Context, req, resp proto.Message) {
 		return
 	}
 	again := resp.ProtoReflect().New().Interface()
+	s := begin()
 	err := p.client.Call(ctx, req, again)
-	p.note(err)
-	if err == nil && !proto.Equal(resp, again) || outcomeOf(err) == Refused && settles(err) {
+	s.finish()
+	if p.note(err); err == nil {
+		p.world.History.addAccepted(Accepted{s, p, "repeated call"})
+	}
+	if err == nil && !sameAnswer(resp, again) || outcomeOf(err) == Refused && settles(err) {
 		p.world.History.Wrong(fmt.Sprintf("%s: a repeated request was answered with %v (%v), before that with %v", p.name, again, err, resp))
 	}
+}
+
+// sameAnswer tells whether a repeated call was answered as before.
+func sameAnswer(before, again proto.Message) bool {
+	if before, ok := before.(*pb.FetchKeyPackageResponse); ok {
+		return samePackages(before, again.(*pb.FetchKeyPackageResponse))
+	}
+	return proto.Equal(before, again)
 }
 
 // performed tells whether a response is that of a call that changed something:
@@ -110,9 +134,15 @@ func (p *Person) repeat(ctx context.Context, req, resp proto.Message) {
 func performed(resp proto.Message) bool {
 	switch r := resp.(type) {
 	case *pb.BatchEnqueueResponse:
-		return slices.ContainsFunc(r.Results, func(r *pb.BatchEnqueueResponse_Result) bool { return r.Status == pb.Status_Ok })
+		return r.ChannelSeq > 0 || slices.ContainsFunc(r.Results, func(r *pb.BatchEnqueueResponse_Result) bool { return r.Status == pb.Status_Ok })
 	case *pb.AckResponse:
 		return r.Acked > 0
+	case *pb.AddMemberResponse:
+		return r.Added > 0
+	case *pb.UploadKeyPackageResponse:
+		return r.Stored > 0
+	case *pb.FetchKeyPackageResponse:
+		return len(r.Packages) > 0
 	}
 	return true
 }
@@ -126,9 +156,14 @@ func (p *Person) newRequestID() []byte {
 // settles tells whether a refusal was decided behind the check for a receipt, so
 // that earlier sends of the request had no effect.
 func settles(err error) bool {
-	var status *client.StatusError
-	return errors.As(err, &status) && status.Reason != pb.Reason_REQUEST_ID_TIME &&
+	status, ok := statusOf(err)
+	return ok && status.Reason != pb.Reason_REQUEST_ID_TIME &&
 		(status.Status == pb.Status_BadRequest || status.Status == pb.Status_NotFound)
+}
+
+func statusOf(err error) (status *client.StatusError, ok bool) {
+	ok = errors.As(err, &status)
+	return status, ok
 }
 
 func requestID(req proto.Message) []byte {
@@ -136,14 +171,8 @@ func requestID(req proto.Message) []byte {
 }
 
 func setRequestID(req proto.Message, id []byte) {
-	switch r := req.(type) {
-	case *pb.EnqueueRequest:
-		r.RequestId = id
-	case *pb.BatchEnqueueRequest:
-		r.RequestId = id
-	case *pb.AckRequest:
-		r.RequestId = id
-	}
+	m := req.ProtoReflect()
+	m.Set(m.Descriptor().Fields().ByName("request_id"), protoreflect.ValueOfBytes(id))
 }
 
 // sendBatch sends several messages in one decision.
@@ -186,8 +215,17 @@ func (p *Person) read(r *Read, err error, envelopes []*pb.Envelope) {
 	if client.ReasonOf(err) == pb.Reason_ACK_BEYOND_TAIL {
 		p.world.History.Wrong(fmt.Sprintf("%s: item %d was handed out and lies beyond the tail now", p.name, r.After))
 	}
+	if err == nil {
+		p.world.History.addAccepted(Accepted{r.span, p, "read"})
+	}
 	for _, e := range envelopes {
-		r.Seen = append(r.Seen, Seen{e.Seq, ID(e.MessageId), hashOf(e.Payload)})
+		if e.Control == nil {
+			p.received = e
+		}
+		s := Seen{Seq: e.Seq, Message: ID(e.MessageId), Hash: hashOf(e.Payload), Control: e.Control != nil}
+		copy(s.Post.Channel[:], e.ChannelId)
+		s.Post.Seq, s.Post.Welcome = e.ChannelSeq, e.Welcome
+		r.Seen = append(r.Seen, s)
 	}
 	if err == nil && len(envelopes) > 0 && r.Confirm {
 		p.confirmed = envelopes[p.rng.IntN(len(envelopes))].Seq // of what was read, some is processed

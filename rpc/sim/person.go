@@ -28,29 +28,41 @@ type Person struct {
 	identity, device ed25519.PrivateKey
 	addr             *net.UDPAddr
 
-	client     *client.Client
-	registered bool
-	passwords  [][]byte // of which one is right; more than one after an unknown outcome
-	changes    int
-	keyset     *pb.KeySet // newest that is known to be accepted; nil when not known
-	keyEnd     keyEnd
-	endAfter   int // how many doings; 0 for never
-	doings     int
-	unsure     bool        // whose the account is
-	gone       atomic.Bool // without a device
-	confirmed  uint64
-	sends      int
-	lastError  error // of registering or logging in
+	client      *client.Client
+	registered  bool
+	passwords   [][]byte // of which one is right; more than one after an unknown outcome
+	changes     int
+	keyset      *pb.KeySet // newest that is known to be accepted; nil when not known
+	keyEnd      keyEnd
+	endAfter    int // how many doings; 0 for never
+	doings      int
+	unsure      bool        // whose the account is
+	gone        atomic.Bool // without a device
+	confirmed   uint64
+	sends       int
+	packages    int
+	uploaded    []byte // a KeyPackage of an earlier upload
+	lastError   error  // of registering or logging in
+	told        error  // by the last call of insist
+	arrived     atomic.Bool
+	moderator   bool // is to be one
+	isModerator bool
+	received    *pb.Envelope    // the newest message
+	rooms       map[ID]progress // as last told
+	ears        sync.WaitGroup  // what listens to pushes
 
 	mu sync.Mutex // of identity, which others read
 }
 
 func newPerson(w *World, i int) *Person {
-	p := &Person{world: w, name: fmt.Sprintf("person%d", i), rng: rand.New(rand.NewPCG(w.Seed, uint64(100+i)))}
+	p := &Person{world: w, name: fmt.Sprintf("person%d", i), rooms: map[ID]progress{}, rng: rand.New(rand.NewPCG(w.Seed, uint64(100+i)))}
 	p.identity, p.device = p.keyFor("identity"), p.keyFor("device")
 	p.passwords = [][]byte{[]byte("first of " + p.name)}
 	p.addr = &net.UDPAddr{IP: net.IPv4(10, 0, byte(i), 1), Port: 4000}
 	p.keyEnd, p.endAfter = drawKeyEnd(w.Seed, i)
+	if p.moderator = i == 0 && drawModerator(w.Seed); p.moderator {
+		p.endAfter = 0
+	}
 	return p
 }
 
@@ -140,10 +152,13 @@ func (p *Person) ready(ctx context.Context) bool {
 	if !p.registered && !p.register(ctx) {
 		return false
 	}
-	if _, ok := p.client.Session(); ok {
-		return true
+	if _, ok := p.client.Session(); !ok && !p.login(ctx) {
+		return false
 	}
-	return p.login(ctx)
+	if p.moderator {
+		p.becomeModerator(ctx)
+	}
+	return true
 }
 
 func (p *Person) register(ctx context.Context) bool {
@@ -175,6 +190,7 @@ func (p *Person) register(ctx context.Context) bool {
 		// has another record, so the server can't take it for the same.
 		p.registered = true
 	}
+	p.arrived.Store(p.registered)
 	return p.registered
 }
 
@@ -189,6 +205,9 @@ func (p *Person) login(ctx context.Context) bool {
 			p.passwords = [][]byte{password}
 			p.loggedIn(s, session)
 			return true
+		}
+		if client.ReasonOf(err) == pb.Reason_BANNED {
+			p.world.History.addToldBanned(ToldBanned{s, p})
 		}
 		if !errors.Is(err, client.ErrLoginFailed) {
 			return false
@@ -210,13 +229,25 @@ func (p *Person) loggedIn(s span, session *client.Session) {
 	})
 }
 
+// fact is a promise that came with the answer to a call in the person's session.
 func (p *Person) fact(s span, what string, check func(*Model) error) {
+	p.world.History.addAccepted(Accepted{s, p, what})
 	p.world.History.addFact(Fact{s, p.name + "'s " + what, check})
 }
 
 // act does one thing.
 func (p *Person) act(ctx context.Context) {
-	switch n := p.rng.IntN(100); {
+	switch n := p.rng.IntN(142); {
+	case p.isModerator && p.rng.IntN(8) == 0:
+		p.moderate(ctx)
+	case n >= 140:
+		p.report(ctx)
+	case n >= 112:
+		p.converse(ctx)
+	case n >= 107:
+		p.uploadPackages(ctx)
+	case n >= 100:
+		p.takePackages(ctx)
 	case n < 40:
 		p.send(ctx)
 	case n < 48:
