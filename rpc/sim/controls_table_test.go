@@ -92,7 +92,7 @@ var controls = []control{
 	{
 		name: "page-with-a-hole", file: "commands/window.go", extra: true,
 		seam:     "\t\t\texpired := item.ExpiresMS <= r.now\n",
-		sabotage: "\t\t\tif item.Seq%7 == 0 {\n\t\t\t\tcontinue\n\t\t\t}\n",
+		sabotage: "\t\t\tif item.Seq%7 == 0 {\n\t\t\t\tlast = item.Seq\n\t\t\t\tcontinue\n\t\t\t}\n",
 		caught:   regexp.MustCompile(`item \d+ \(\w+\) is missing in a page`),
 	},
 	{
