@@ -34,8 +34,9 @@ type Lifted struct {
 type (
 	Accepted struct {
 		span
-		By   *Person
-		What string
+		By     *Person
+		Device Key
+		What   string
 	}
 	ToldBanned struct {
 		span
@@ -156,7 +157,7 @@ func (p *Person) listBanned(ctx context.Context) {
 // report tells of somebody, mostly of a message that came, at times spoiled.
 func (p *Person) report(ctx context.Context) {
 	req := &pb.ReportMessageRequest{Username: p.other().name, Category: pb.ReportCategory_SPAM, Note: fmt.Sprintf("report %d", p.sends)}
-	r := &Reported{span: begin(), By: p}
+	r := &Reported{span: begin(), By: p.who()}
 	if e := p.received; e != nil {
 		by := p.world.History.senderOf(hashOf(e.Payload))
 		if req.Message = client.Reported(e); by != nil && req.Message != nil {

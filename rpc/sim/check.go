@@ -235,6 +235,7 @@ func (h *History) check(l *log.Log, m *Model) error {
 	h.checkPackages(m, add)
 	h.checkRooms(m, add)
 	h.checkBans(m, add)
+	h.checkRemoved(add)
 	return errors.Join(wrong...)
 }
 

@@ -134,6 +134,8 @@ type History struct {
 	accepted   []Accepted
 	toldBanned []ToldBanned
 	reported   []*Reported
+	removed    []*Removed
+	linked     int
 
 	lives []Life
 	clock []span              // when the server's wall clock was wrong
@@ -257,6 +259,18 @@ func (h *History) addReported(r *Reported) {
 	h.reported = append(h.reported, r)
 }
 
+func (h *History) addLinked() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.linked++
+}
+
+func (h *History) addRemoved(r *Removed) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.removed = append(h.removed, r)
+}
+
 func (h *History) addFact(f Fact) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -284,7 +298,9 @@ type Counts struct {
 	Posts, Commits, Heard int
 	// Bans are those that were acknowledged, Reports too.
 	Bans, Reports int
-	Trace         uint64
+	// Linked are second devices that were linked.
+	Linked int
+	Trace  uint64
 }
 
 func (h *History) counts() (c Counts) {
@@ -325,7 +341,7 @@ func (h *History) counts() (c Counts) {
 			c.Reports++
 		}
 	}
-	c.Heard = len(h.heard)
+	c.Heard, c.Linked = len(h.heard), h.linked
 	c.Reads, c.Acks, c.Lives = len(h.reads), len(h.acks), len(h.lives)
 	return c
 }

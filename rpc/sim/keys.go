@@ -61,14 +61,10 @@ func (p *Person) endKey(ctx context.Context) {
 
 // revoke ends a key and remembers what was promised.
 func (p *Person) revoke(ctx context.Context, by pb.Authority, req *pb.RevokeKeyRequest) {
-	key := Key(req.Key)
-	p.world.keyEnds(key, false)
-	s := begin()
-	_, err := p.client.RevokeKey(ctx, req)
-	s.finish()
-	if p.note(err); err == nil {
-		p.revoked(s, key, by)
-	}
+	p.removes(Key(req.Key), by, func() error {
+		_, err := p.client.RevokeKey(ctx, req)
+		return err
+	})
 }
 
 func (p *Person) revoked(s span, key Key, by pb.Authority) {

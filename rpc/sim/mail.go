@@ -19,7 +19,7 @@ import (
 // into one packet.
 func (p *Person) payload() []byte {
 	p.sends++
-	text := fmt.Appendf(nil, "%s sends %d in world %d;", p.name, p.sends, p.world.Seed)
+	text := fmt.Appendf(nil, "%s (%x) sends %d in world %d;", p.name, p.device.Seed()[:2], p.sends, p.world.Seed)
 	size := p.rng.IntN(300)
 	if p.rng.IntN(12) == 0 {
 		size = p.rng.IntN(30_000)
@@ -38,8 +38,8 @@ func (p *Person) ttl() uint32 {
 	return 0
 }
 
-func (p *Person) newSent(to *Person, payload []byte) *Sent {
-	s := &Sent{span: begin(), By: p, To: to.DeviceKey(), Hash: hashOf(payload)}
+func (p *Person) newSent(to Key, payload []byte) *Sent {
+	s := &Sent{span: begin(), By: p.who(), To: to, Hash: hashOf(payload)}
 	p.world.History.addSent(s)
 	return s
 }
@@ -49,12 +49,14 @@ func (p *Person) send(ctx context.Context) { p.sendOne(ctx, p.other()) }
 
 func (p *Person) sendOne(ctx context.Context, to *Person) {
 	req := &pb.EnqueueRequest{Payload: p.payload(), TtlS: p.ttl()}
+	device := to.DeviceKey()
 	if p.rng.IntN(2) == 0 {
 		req.Recipient = &pb.EnqueueRequest_RecipientKey{RecipientKey: slice(to.IdentityKey())}
 	} else {
-		req.Recipient = &pb.EnqueueRequest_RecipientDevice{RecipientDevice: slice(to.DeviceKey())}
+		device = to.someDevice(p.rng)
+		req.Recipient = &pb.EnqueueRequest_RecipientDevice{RecipientDevice: slice(device)}
 	}
-	s := p.newSent(to, req.Payload)
+	s := p.newSent(device, req.Payload)
 	resp := new(pb.EnqueueResponse)
 	outcome := p.insist(ctx, req, resp)
 	s.finish()
@@ -70,7 +72,7 @@ func (p *Person) insist(ctx context.Context, req, resp proto.Message) Outcome {
 	s := begin()
 	outcome := p.ask(ctx, req, resp)
 	if s.finish(); outcome == Done {
-		p.world.History.addAccepted(Accepted{s, p, string(req.ProtoReflect().Descriptor().Name())})
+		p.accepted(s, string(req.ProtoReflect().Descriptor().Name()))
 	}
 	return outcome
 }
@@ -114,7 +116,7 @@ func (p *Person) repeat(ctx context.Context, req, resp proto.Message) {
 	err := p.client.Call(ctx, req, again)
 	s.finish()
 	if p.note(err); err == nil {
-		p.world.History.addAccepted(Accepted{s, p, "repeated call"})
+		p.accepted(s, "repeated call")
 	}
 	if err == nil && !sameAnswer(resp, again) || outcomeOf(err) == Refused && settles(err) {
 		p.world.History.Wrong(fmt.Sprintf("%s: a repeated request was answered with %v (%v), before that with %v", p.name, again, err, resp))
@@ -186,7 +188,7 @@ func (p *Person) sendBatch(ctx context.Context) {
 			Payload:   p.payload(), TtlS: p.ttl(),
 		}
 		req.Items = append(req.Items, item)
-		sent = append(sent, p.newSent(to, item.Payload))
+		sent = append(sent, p.newSent(to.DeviceKey(), item.Payload))
 	}
 	resp := new(pb.BatchEnqueueResponse)
 	outcome := p.insist(ctx, req, resp)
@@ -216,7 +218,7 @@ func (p *Person) read(r *Read, err error, envelopes []*pb.Envelope) {
 		p.world.History.Wrong(fmt.Sprintf("%s: item %d was handed out and lies beyond the tail now", p.name, r.After))
 	}
 	if err == nil {
-		p.world.History.addAccepted(Accepted{r.span, p, "read"})
+		p.accepted(r.span, "read")
 	}
 	for _, e := range envelopes {
 		if e.Control == nil {

@@ -48,7 +48,7 @@ func (p *Person) uploadPackages(ctx context.Context) {
 		}
 		lasts[suite] = lasts[suite] || last
 		req.KeyPackages = append(req.KeyPackages, raw)
-		s := &Shelved{span: begin(), By: p, Device: p.DeviceKey(), Hash: hashOf(raw), Last: last}
+		s := &Shelved{span: begin(), By: p.who(), Device: p.DeviceKey(), Hash: hashOf(raw), Last: last}
 		put = append(put, s)
 		p.world.History.addShelved(s)
 	}

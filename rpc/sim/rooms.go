@@ -70,7 +70,7 @@ func (p *Person) converse(ctx context.Context) {
 	case n < 75:
 		p.putOut(ctx, room, p.other())
 	case n < 77:
-		p.putOut(ctx, room, p)
+		p.putOut(ctx, room, p.who())
 	case n < 78:
 		p.ban(ctx, p.other(), room)
 	case n < 79:
@@ -79,9 +79,9 @@ func (p *Person) converse(ctx context.Context) {
 		p.rotate(ctx, room)
 	case n < 82:
 		p.promote(ctx, room)
-	case n < 88:
+	case n < 86:
 		p.list(ctx, room)
-	case n < 94:
+	case n < 93:
 		p.passOn(ctx, room)
 	default:
 		p.listen(ctx)
@@ -97,7 +97,7 @@ func (p *Person) found(ctx context.Context) {
 	}
 	var who []*Person
 	for _, o := range p.world.People {
-		if o != p && o.arrived.Load() && p.rng.IntN(4) > 0 {
+		if o != p.who() && o.arrived.Load() && p.rng.IntN(4) > 0 {
 			req.Members = append(req.Members, slice(o.IdentityKey()))
 			who = append(who, o)
 		}
@@ -229,7 +229,7 @@ func staleEpoch(err error) uint64 {
 }
 
 func (p *Person) newPost(room ID, payload []byte) *Sent {
-	s := &Sent{span: begin(), By: p, Channel: room, Hash: hashOf(payload)}
+	s := &Sent{span: begin(), By: p.who(), Channel: room, Hash: hashOf(payload)}
 	p.world.History.addSent(s)
 	return s
 }
@@ -351,19 +351,19 @@ func (p *Person) list(ctx context.Context, room ID) *pb.ChannelInfo {
 func (p *Person) passOn(ctx context.Context, room ID) {
 	req := &pb.EnqueueRequest{ChannelId: room[:], Class: pb.MessageClass_EPHEMERAL, Payload: p.payload()}
 	req.Payload = req.Payload[:min(len(req.Payload), 1<<10)]
-	passed := &Passed{span: begin(), By: p, Channel: room}
+	passed := &Passed{span: begin(), By: p.who(), Channel: room}
 	p.world.History.addPassed(hashOf(req.Payload), passed)
 	_, err := p.client.Enqueue(ctx, req)
 	p.note(err)
 	passed.finish()
 	if passed.Outcome = outcomeOf(err); err == nil {
-		p.world.History.addAccepted(Accepted{passed.span, p, "EPHEMERAL message"})
+		p.accepted(passed.span, "EPHEMERAL message")
 	}
 }
 
 // listen takes pushes for some seconds, while other things are done.
 func (p *Person) listen(ctx context.Context) {
-	ctx, stop := context.WithTimeout(ctx, time.Duration(1+p.rng.IntN(8))*time.Second)
+	ctx, stop := context.WithTimeout(ctx, time.Duration(2+p.rng.IntN(15))*time.Second)
 	pushes, device := p.client.Subscribe(ctx), p.DeviceKey()
 	p.ears.Go(func() {
 		defer stop()
