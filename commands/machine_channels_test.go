@@ -23,6 +23,7 @@ type modelChannel struct {
 	members       map[string]*modelMember // by username
 	asked, askSeq uint64                  // when keys were asked to rotate, and after which post
 	asker         string
+	bans          map[string]*modelBan
 }
 
 type modelMember struct {
@@ -34,7 +35,7 @@ type modelMember struct {
 
 func (c *modelChannel) clone() *modelChannel {
 	copied := *c
-	copied.members = map[string]*modelMember{}
+	copied.members, copied.bans = map[string]*modelMember{}, maps.Clone(c.bans)
 	for name, member := range c.members {
 		m := *member
 		copied.members[name] = &m
@@ -69,12 +70,18 @@ func (m *serverModel) seat(id []byte, s *modelSession) (*modelChannel, *modelMem
 	return nil, nil, forbidden(pb.Reason_NOT_A_MEMBER)
 }
 
-// person finds whose identity key this is; "" for nobody's.
+// person finds whose identity key this is; "" for nobody's and for one that ended.
 func (m *serverModel) person(key []byte) string {
-	for name, a := range m.accounts {
-		if bytes.Equal(a.identity[:], key) {
-			return name
-		}
+	if m.keys[projections.Key(key)].revoked != nil {
+		return ""
+	}
+	return m.everBy(key)
+}
+
+// everBy finds whose identity key this is or was.
+func (m *serverModel) everBy(key []byte) string {
+	if k := m.keys[projections.Key(key)]; k.identity {
+		return k.account
 	}
 	return ""
 }
@@ -90,6 +97,9 @@ func (m *serverModel) invite(c *modelChannel, keys [][]byte, now uint64, really 
 		if c.members[name] != nil || seen[name] {
 			continue
 		}
+		if c.bans[name].at(now) {
+			return 0, forbidden(pb.Reason_CHANNEL_BANNED)
+		}
 		seen[name] = true
 		added++
 	}
@@ -103,7 +113,7 @@ func (m *serverModel) invite(c *modelChannel, keys [][]byte, now uint64, really 
 
 func (m *serverModel) createChannel(req *pb.CreateChannelRequest, s *modelSession, now uint64) prediction {
 	c := &modelChannel{
-		name: string(req.GetName()), version: 1, created: now, settings: orEmpty(req.GetSettings()),
+		bans: map[string]*modelBan{}, name: string(req.GetName()), version: 1, created: now, settings: orEmpty(req.GetSettings()),
 		members: map[string]*modelMember{s.account: {role: pb.ChannelRole_CHANNEL_OWNER, joined: true, added: now, since: now}},
 	}
 	added, refusal := m.invite(c, req.GetMembers(), now, false)
@@ -177,7 +187,7 @@ func (m *serverModel) removeMember(req *pb.RemoveMemberRequest, s *modelSession,
 	if p.status != pb.Status_Ok {
 		return p
 	}
-	name := m.person(req.GetIdentityKey())
+	name := m.everBy(req.GetIdentityKey())
 	other := c.members[name]
 	if other == nil {
 		return refused(pb.Status_NotFound, pb.Reason_NO_SUCH_MEMBER)
@@ -254,7 +264,7 @@ func (m *serverModel) updateChannel(req *pb.UpdateGroupMetadataRequest, s *model
 	}
 	if has(pb.ChannelField_CHANNEL_ROLES) {
 		change := req.GetRoles()[0]
-		other := c.members[m.person(change.GetIdentityKey())]
+		other := c.members[m.everBy(change.GetIdentityKey())]
 		switch {
 		case other == nil:
 			return refused(pb.Status_NotFound, pb.Reason_NO_SUCH_MEMBER)
@@ -344,17 +354,11 @@ func (m *serverModel) rotateKeys(req *pb.RotateKeysRequest, s *modelSession, now
 	item := &pb.ControlItem{Kind: &pb.ControlItem_KeyRotationRequested{KeyRotationRequested: &pb.KeyRotationRequested{
 		ChannelId: c.id[:], RequestedBy: identity[:], Epoch: c.epoch,
 	}}}
-	payload, _ := proto.MarshalOptions{Deterministic: true}.Marshal(item)
 	told := uint32(0)
 	for _, name := range slices.Sorted(maps.Keys(c.members)) {
-		if member := c.members[name]; !member.joined && !member.welcomed {
-			continue
-		}
-		told++
-		m.events++
-		message := &modelMessage{payload: string(payload), owner: name, control: item, enqueued: now, expires: expiry(now, 0)}
-		for _, device := range m.accounts[name].devices {
-			m.queues[device].add(message)
+		if member := c.members[name]; member.joined || member.welcomed {
+			told++
+			m.control(name, m.accounts[name].devices, item, now)
 		}
 	}
 	return prediction{answer: &pb.RotateKeysResponse{Told: told, ServerTimeMs: now}}

@@ -3,6 +3,7 @@ package commands_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -24,6 +25,7 @@ type oracle struct {
 	hashes []tlog.Hash
 	heads  []seenHead
 	shadow *projections.Views
+	law    *lawOfTheLog
 	// receipts and payloads are those that were there at the last look.
 	receipts map[receiptName]bool
 	payloads map[*modelMessage]bool
@@ -59,7 +61,7 @@ func (o *oracle) close(w *world) {
 
 // open begins to follow the log from its first record.
 func (o *oracle) open(w *world) {
-	o.read, o.hashes, o.heads = 0, nil, nil
+	o.read, o.hashes, o.heads, o.law = 0, nil, nil, newLaw()
 	var err error
 	o.shadow, err = projections.DropAndRecreate(vfs.NewMem(), "shadow", projections.Options{LogSize: 1 << 40, CacheBytes: 1 << 20})
 	w.check(err)
@@ -87,6 +89,9 @@ func (o *oracle) catchUp(w *world) (root kt.Hash, digest projections.Hash) {
 		event, err := projections.DecodeEvent(r.Event)
 		if err != nil {
 			return err
+		}
+		if err := o.law.observe(event); err != nil {
+			return fmt.Errorf("record %d: %w", index, err)
 		}
 		if event.GetHeadSealed() != nil {
 			o.heads = append(o.heads, seenHead{index, event.GetTimeMs()})
@@ -138,6 +143,9 @@ func (m *machine) compare(t *rapid.T) {
 	}
 	m.comparePayloads(t)
 	m.comparePackages(t, view.Reader)
+	m.compareKeys(t, view.Reader)
+	m.compareBans(t, view.Reader)
+	m.compareReports(t, view.Reader)
 	m.compareReceipts(t, view.Reader)
 }
 

@@ -2,11 +2,11 @@ package commands_test
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
 
-	"quicprochat/kt/statement"
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc"
@@ -25,6 +25,9 @@ type serverModel struct {
 	receipts map[receiptName]*modelReceipt
 	channels []*modelChannel                   // in the order they were made
 	shelves  map[projections.Key]*packageShelf // KeyPackages by device
+	keys     map[projections.Key]modelKey      // all that are or were somebody's
+	bans     map[string]*modelBan              // from the server, by username
+	reports  []*modelReport                    // in the order they came
 }
 
 const (
@@ -61,7 +64,10 @@ type modelAccount struct {
 	upload       []byte // OPAQUE record of the newest password
 	credential   [32]byte
 	record       uint32       // its version
-	keySets      []*pb.KeySet // all versions
+	keySets      []*pb.KeySet // all versions of the identity that is
+	binding      uint32       // version of what binds the name to the identity
+	handedOver   *pb.Successor
+	role         pb.Role
 }
 
 func (a *modelAccount) keySet() *pb.KeySet { return a.keySets[len(a.keySets)-1] }
@@ -100,7 +106,7 @@ func newServerModel(quotas bool) *serverModel {
 	return &serverModel{
 		quotas: quotas, events: 1, accounts: map[string]*modelAccount{},
 		queues: map[projections.Key]*deviceQueue{}, receipts: map[receiptName]*modelReceipt{},
-		shelves: map[projections.Key]*packageShelf{},
+		shelves: map[projections.Key]*packageShelf{}, keys: map[projections.Key]modelKey{}, bans: map[string]*modelBan{},
 	}
 }
 
@@ -108,6 +114,11 @@ func newServerModel(quotas bool) *serverModel {
 func (m *serverModel) clone() *serverModel {
 	c := newServerModel(m.quotas)
 	c.events, c.seals = m.events, slices.Clone(m.seals)
+	c.keys, c.bans = maps.Clone(m.keys), maps.Clone(m.bans)
+	for _, r := range m.reports {
+		report := *r
+		c.reports = append(c.reports, &report)
+	}
 	for name, a := range m.accounts {
 		account := *a
 		c.accounts[name] = &account
@@ -159,7 +170,7 @@ func (r *request) level(method *rpc.Method) pb.Auth_Level {
 
 // predict is the whole way of a call: who, well-formed, seen before, decided.
 func (m *serverModel) predict(r *request, now uint64) prediction {
-	method, _ := rpc.MethodOf(r.Message)
+	method := methodOf(r.Message)
 	session, refusal := m.enter(r, now)
 	switch {
 	case refusal.status != pb.Status_Ok:
@@ -177,7 +188,7 @@ func (m *serverModel) predict(r *request, now uint64) prediction {
 	case receipt != nil && !proto.Equal(receipt.body, body):
 		return badRequest(pb.Reason_REQUEST_ID_REUSED)
 	case receipt != nil:
-		return prediction{answer: receipt.answer}
+		return prediction{answer: m.stillThere(receipt.answer)}
 	default:
 		p := m.decide(r, session, now)
 		if m.events > before {
@@ -189,7 +200,7 @@ func (m *serverModel) predict(r *request, now uint64) prediction {
 
 // enter finds the session of a call and notes its use.
 func (m *serverModel) enter(r *request, now uint64) (*modelSession, prediction) {
-	method, _ := rpc.MethodOf(r.Message)
+	method := methodOf(r.Message)
 	session, refusal := m.authorize(tokenOf(r.Message), r.level(method), now)
 	if session != nil && session.day < now/aDay {
 		session.day = now / aDay
@@ -199,7 +210,7 @@ func (m *serverModel) enter(r *request, now uint64) (*modelSession, prediction) 
 }
 
 func (m *serverModel) authorize(token []byte, level pb.Auth_Level, now uint64) (*modelSession, prediction) {
-	if level == pb.Auth_NONE || level == pb.Auth_OPTIONAL && len(token) == 0 {
+	if level == pb.Auth_NONE || level == pb.Auth_LOCAL || level == pb.Auth_OPTIONAL && len(token) == 0 {
 		return nil, prediction{}
 	}
 	i := slices.IndexFunc(m.sessions, func(s *modelSession) bool { return bytes.Equal(s.token, token) })
@@ -208,8 +219,11 @@ func (m *serverModel) authorize(token []byte, level pb.Auth_Level, now uint64) (
 		return nil, refused(pb.Status_Unauthorized, pb.Reason_TOKEN_MISSING)
 	case i < 0 || m.sessions[i].over(now):
 		return nil, refused(pb.Status_Unauthorized, pb.Reason_TOKEN_INVALID)
+	case level == pb.Auth_OPTIONAL, level == pb.Auth_ENROLL:
 	case !m.sessions[i].isDevice():
 		return nil, refused(pb.Status_Forbidden, pb.Reason_SCOPE)
+	case level == pb.Auth_MODERATOR && m.accounts[m.sessions[i].account].role < pb.Role_MODERATOR:
+		return nil, forbidden(pb.Reason_ROLE)
 	case level == pb.Auth_FRESH && now-m.sessions[i].began >= 5*aMinute:
 		return nil, refused(pb.Status_Forbidden, pb.Reason_REAUTH)
 	}
@@ -235,7 +249,7 @@ func (m *serverModel) decide(r *request, s *modelSession, now uint64) prediction
 	case *pb.FetchHybridKeyRequest:
 		return m.fetchHybridKey(req)
 	case *pb.ResolveUserRequest:
-		return m.resolve(req)
+		return m.resolve(req, now)
 	case *pb.EnqueueRequest:
 		return m.enqueue(req, s, now)
 	case *pb.BatchEnqueueRequest:
@@ -265,6 +279,46 @@ func (m *serverModel) decide(r *request, s *modelSession, now uint64) prediction
 		return m.peek(req, s, now)
 	case *pb.AckRequest:
 		return m.ack(req, s)
+	case *pb.RevokeKeyRequest:
+		return m.revokeKey(r, req, s, now)
+	case *pb.RevokeAnyKeyRequest:
+		return m.revokeAnyKey(req, now)
+	case *pb.CheckRevocationRequest:
+		return m.checkRevocation(req, now)
+	case *pb.RegisterDeviceRequest:
+		return m.registerDevice(r, req, s, now)
+	case *pb.RevokeDeviceRequest:
+		return m.revokeDevice(r, req, s, now)
+	case *pb.ListDevicesRequest:
+		return m.listDevices(s, now)
+	case *pb.ReportMessageRequest:
+		return m.report(r, req, s, now)
+	case *pb.ResolveReportRequest:
+		return m.resolveReport(req, s, now)
+	case *pb.ListReportsRequest:
+		return m.listReports(req)
+	}
+	return m.decideBans(r.Message, s, now)
+}
+
+// decideBans is what is done about people.
+func (m *serverModel) decideBans(request proto.Message, s *modelSession, now uint64) prediction {
+	switch req := request.(type) {
+	case *pb.GrantRoleRequest:
+		return m.changeRole(req.GetUsername(), req.GetRole(), &pb.GrantRoleResponse{Username: req.GetUsername(), ServerTimeMs: now})
+	case *pb.RevokeRoleRequest:
+		return m.changeRole(req.GetUsername(), pb.Role_USER, &pb.RevokeRoleResponse{Username: req.GetUsername(), ServerTimeMs: now})
+	case *pb.BanUserRequest:
+		return m.banUser(req, s, now)
+	case *pb.UnbanUserRequest:
+		return m.unbanUser(req, s, now)
+	case *pb.BanAnyUserRequest:
+		p := m.ban(req.GetUsername(), req.GetReason(), req.GetUntilMs(), &pb.Actor{Way: pb.Actor_SOCKET}, pb.Role_ADMIN+1, now)
+		return p.or(&pb.BanAnyUserResponse{Username: req.GetUsername(), ServerTimeMs: now})
+	case *pb.UnbanAnyUserRequest:
+		return m.unban(req.GetUsername(), pb.Role_ADMIN+1, now).or(&pb.UnbanAnyUserResponse{Username: req.GetUsername(), ServerTimeMs: now})
+	case *pb.ListBannedRequest:
+		return m.listBanned(req, s, now)
 	}
 	panic("the model does not know this request")
 }
@@ -275,21 +329,23 @@ func (m *serverModel) register(r *request, req *pb.OpaqueRegisterFinishRequest, 
 		if !proto.Equal(a.registration, req) {
 			return badRequest(pb.Reason_USERNAME_TAKEN)
 		}
-		answer.KeysetVersion = a.keySet().GetVersion()
+		answer.IdentityKey, answer.KeysetVersion = a.identity[:], a.keySet().GetVersion()
 		return prediction{answer: answer}
 	}
 	identity, device := projections.Key(req.GetIdentityKey()), projections.Key(req.GetDevice().GetDeviceKey())
-	for _, a := range m.accounts {
-		for _, key := range append([]projections.Key{a.identity}, a.devices...) {
-			if key == identity || key == device {
-				return badRequest(pb.Reason_KEY_IN_USE)
+	for _, reason := range []pb.Reason{pb.Reason_KEY_REVOKED, pb.Reason_KEY_IN_USE} {
+		for _, key := range []projections.Key{identity, device} {
+			if k, used := m.keys[key]; used && (k.revoked != nil || reason == pb.Reason_KEY_IN_USE) {
+				return badRequest(reason)
 			}
 		}
 	}
+	m.keys[identity] = modelKey{account: req.GetUsername(), identity: true}
+	m.keys[device] = modelKey{account: req.GetUsername(), added: now}
 	m.accounts[req.GetUsername()] = &modelAccount{
 		name: req.GetUsername(), identity: identity, devices: []projections.Key{device},
 		registration: req, upload: req.GetUpload(), credential: r.challenge.CredentialID,
-		keySets: []*pb.KeySet{req.GetKeyset()},
+		keySets: []*pb.KeySet{req.GetKeyset()}, role: pb.Role_USER,
 	}
 	m.queues[device] = &deviceQueue{queueModel: queueModel{next: 1}, owner: req.GetUsername()}
 	m.events += 3 // the account, and what key transparency says of name and identity
@@ -301,6 +357,9 @@ func (m *serverModel) login(r *request, req *pb.OpaqueLoginFinishRequest, now ui
 	a := m.accounts[req.GetUsername()]
 	if a == nil || a.record != r.attempt.RecordVersion {
 		return badRequest(pb.Reason_LOGIN_FAILED)
+	}
+	if m.banned(a.name, now) {
+		return forbidden(pb.Reason_BANNED)
 	}
 	s := &modelSession{account: a.name, began: now, expires: now + 180*aDay, day: now / aDay}
 	answer := &pb.OpaqueLoginFinishResponse{
@@ -333,39 +392,4 @@ func (m *serverModel) changePassword(r *request, req *pb.OpaqueRegisterFinishReq
 	m.sessions = slices.DeleteFunc(m.sessions, func(other *modelSession) bool { return other.account == a.name && other != s })
 	m.events++
 	return prediction{answer: answer}
-}
-
-func (m *serverModel) uploadHybridKey(req *pb.UploadHybridKeyRequest, s *modelSession, now uint64) prediction {
-	a, next := m.accounts[s.account], req.GetKeyset()
-	current := statement.KeySetHash(serverName, a.keySet())
-	listed := slices.EqualFunc(a.devices, next.GetDeviceKeys(), func(a projections.Key, b []byte) bool { return bytes.Equal(a[:], b) })
-	switch {
-	case projections.Key(next.GetIdentityKey()) != a.identity:
-		return refused(pb.Status_Forbidden, pb.Reason_WRONG_ACCOUNT)
-	case next.GetVersion() != a.keySet().GetVersion()+1, !bytes.Equal(next.GetPreviousHash(), current[:]):
-		return badRequest(pb.Reason_KEYSET_VERSION)
-	case !listed:
-		return badRequest(pb.Reason_KEYSET_INVALID)
-	}
-	a.keySets = append(a.keySets[:len(a.keySets):len(a.keySets)], next)
-	m.events += 2 // a key-transparency event bears no receipt: that has its own
-	m.seal(now)
-	return prediction{answer: &pb.UploadHybridKeyResponse{Version: next.GetVersion(), ServerTimeMs: now}}
-}
-
-func (m *serverModel) fetchHybridKey(req *pb.FetchHybridKeyRequest) prediction {
-	for _, a := range m.accounts {
-		if projections.Key(req.GetIdentityKey()) == a.identity && a.keySet().GetKemId() != 0 {
-			return prediction{answer: &pb.FetchHybridKeyResponse{Keyset: a.keySet()}}
-		}
-	}
-	return refused(pb.Status_NotFound, pb.Reason_NO_SUCH_KEY)
-}
-
-func (m *serverModel) resolve(req *pb.ResolveUserRequest) prediction {
-	a := m.accounts[req.GetUsername()]
-	if a == nil {
-		return refused(pb.Status_NotFound, pb.Reason_NO_SUCH_USER)
-	}
-	return prediction{answer: &pb.ResolveUserResponse{IdentityKey: a.identity[:], Username: a.name}}
 }

@@ -4,17 +4,14 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
-	"fmt"
 	"maps"
 	"slices"
-	"time"
 
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
-	"quicprochat/commands"
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
-	"quicprochat/rpc/sim"
 )
 
 // modelPackage is one KeyPackage as its device made it. All but its id stands fixed.
@@ -129,7 +126,7 @@ func (s *packageShelf) dropLast(suite uint16, now uint64) {
 func (m *serverModel) fetchKeyPackage(r *request, req *pb.FetchKeyPackageRequest, s *modelSession, now uint64) prediction {
 	var taken []*modelPackage
 	for _, a := range m.accounts {
-		if a.identity != projections.Key(req.GetIdentityKey()) {
+		if m.person(req.GetIdentityKey()) != a.name || m.banned(a.name, now) {
 			continue
 		}
 		for _, device := range a.devices {
@@ -187,6 +184,44 @@ func (s *packageShelf) best(suite uint16, now uint64) (single, last *modelPackag
 	return single, last
 }
 
+// purge takes away what waits at a device that leaves, with its bytes. What was
+// used up stays known.
+func (s *packageShelf) purge() {
+	if s == nil {
+		return
+	}
+	s.waiting, s.last = nil, map[uint16]*modelPackage{}
+	maps.DeleteFunc(s.known, func(_ string, known knownModel) bool { return !known.used })
+}
+
+// stillThere is the answer that a repeated call gets: without KeyPackages that went
+// with their device.
+func (m *serverModel) stillThere(answer proto.Message) proto.Message {
+	given, ok := answer.(*pb.FetchKeyPackageResponse)
+	if !ok {
+		return answer
+	}
+	there := map[projections.ID]bool{}
+	for _, s := range m.shelves {
+		for _, p := range s.waiting {
+			there[p.id] = true
+		}
+		for _, p := range s.last {
+			there[p.id] = true
+		}
+		for _, p := range s.kept {
+			there[p.id] = true
+		}
+	}
+	left := new(pb.FetchKeyPackageResponse)
+	for _, p := range given.GetPackages() {
+		if there[projections.ID(p.GetPackageId())] {
+			left.Packages = append(left.Packages, p)
+		}
+	}
+	return left
+}
+
 // keepPackages is what housekeeping does to KeyPackages.
 func (m *serverModel) keepPackages(now uint64) {
 	expired, released := false, false
@@ -217,108 +252,14 @@ func (m *serverModel) keepPackages(now uint64) {
 	}
 }
 
-// drawUpload draws new KeyPackages of the session's device and some that exist.
-func (m *machine) drawUpload(t *rapid.T) *request {
-	session := m.drawSession(t)
-	name := m.personOf(session)
-	req := &pb.UploadKeyPackageRequest{SessionToken: session}
-	r := &request{Message: req, packages: map[string]*modelPackage{}}
-	for range rapid.SampledFrom([]int{0, 1, 1, 2, 3}).Draw(t, "packages") {
-		var p *modelPackage
-		if len(m.packages) > 0 && rapid.IntRange(0, 4).Draw(t, "an old one") == 0 {
-			p = m.packages[rapid.IntRange(0, len(m.packages)-1).Draw(t, "which")]
-		} else {
-			p = m.newPackage(t, name+"/1")
-		}
-		r.packages[string(p.raw)] = p
-		req.KeyPackages = append(req.KeyPackages, p.raw)
-	}
-	for i, p := range req.GetKeyPackages() {
-		for _, o := range req.GetKeyPackages()[:i] {
-			if a, b := r.packages[string(p)], r.packages[string(o)]; a.last && b.last && a.suite == b.suite && a != b {
-				r.wrong = pb.Reason_INVALID_FIELD
-			}
-		}
-	}
-	if len(req.GetKeyPackages()) == 0 || r.wrong != 0 {
-		return m.withID(t, r)
-	}
-	return m.withID(t, spoil(t, r, []fault[*pb.UploadKeyPackageRequest]{
-		{pb.Reason_KEY_PACKAGE_INVALID, func(r *pb.UploadKeyPackageRequest) {
-			spoiled := bytes.Clone(r.KeyPackages[0])
-			spoiled[len(spoiled)-1] ^= 1
-			r.KeyPackages[0] = spoiled
-		}},
-		{pb.Reason_KEY_PACKAGE_INVALID, func(r *pb.UploadKeyPackageRequest) { r.KeyPackages[0] = r.KeyPackages[0][1:] }},
-		{pb.Reason_KEY_PACKAGE_SUITE, func(r *pb.UploadKeyPackageRequest) {
-			r.KeyPackages[0] = append([]byte{0, 1, 0, 2}, r.KeyPackages[0][4:]...)
-		}},
-		{pb.Reason_TOO_MANY_ITEMS, func(r *pb.UploadKeyPackageRequest) {
-			r.KeyPackages = slices.Repeat(r.KeyPackages[:1], commands.MaxKeyPackages+1)
-		}},
-	}))
-}
-
-// stockUp uploads some KeyPackages of a person, so that there is something to take.
-func (m *machine) stockUp(t *rapid.T, name string) {
-	req := &pb.UploadKeyPackageRequest{RequestId: m.newID(time.Now())}
-	for _, s := range m.model.sessions {
-		if s.account == name {
-			req.SessionToken = s.token
-		}
-	}
-	r := &request{Message: req, packages: map[string]*modelPackage{}}
-	for range 3 {
-		p := m.newPackage(t, name+"/1")
-		r.packages[string(p.raw)] = p
-		req.KeyPackages = append(req.KeyPackages, p.raw)
-		for _, o := range r.packages {
-			if o != p && o.last && p.last && o.suite == p.suite {
-				r.wrong = pb.Reason_INVALID_FIELD
-			}
-		}
-	}
-	m.call(t, r)
-	m.compare(t) // learns the packages' ids
-}
-
-func (m *machine) newPackage(t *rapid.T, device string) *modelPackage {
-	m.counts["package"]++
-	made := sim.NewKeyPackage(m.public(device), rapid.SampledFrom([]uint16{1, 1, 3}).Draw(t, "suite"), fmt.Sprint("package ", m.counts["package"]), time.Now())
-	life := rapid.SampledFrom([]time.Duration{100 * time.Second, 40 * time.Minute, 26 * time.Hour, 20 * 24 * time.Hour, 80 * 24 * time.Hour}).Draw(t, "life")
-	made.NotAfter = uint64(time.Now().Add(life).Unix())
-	p := &modelPackage{device: projections.Key(m.public(device)), suite: made.Suite, expires: made.NotAfter * 1000}
-	if p.last = rapid.IntRange(0, 4).Draw(t, "last resort") == 0; p.last {
-		made.Extensions = append(made.Extensions, sim.LastResort)
-	}
-	p.raw = made.Sign(m.key(device))
-	m.packages = append(m.packages, p)
-	return p
-}
-
-// drawFetchPackage asks for somebody's KeyPackages, now and then over the budget.
-func (m *machine) drawFetchPackage(t *rapid.T) *request {
-	name := rapid.SampledFrom([]string{"alice", "bob", "bob", "bob", "carol", "nobody"}).Draw(t, "of")
-	req := &pb.FetchKeyPackageRequest{
-		SessionToken: m.drawSession(t), IdentityKey: m.public(name), AllDevices: rapid.Bool().Draw(t, "all devices"),
-		CipherSuite: rapid.SampledFrom([]uint32{0, 0, 1, 1, 3, 2}).Draw(t, "suite"),
-	}
-	r := &request{Message: req, spent: rapid.IntRange(0, 5).Draw(t, "spent") == 0}
-	return m.withID(t, spoil(t, r, []fault[*pb.FetchKeyPackageRequest]{
-		{pb.Reason_MISSING_FIELD, func(r *pb.FetchKeyPackageRequest) { r.IdentityKey = nil }},
-		{pb.Reason_KEY_INVALID, func(r *pb.FetchKeyPackageRequest) { r.IdentityKey = r.IdentityKey[1:] }},
-		{pb.Reason_INVALID_FIELD, func(r *pb.FetchKeyPackageRequest) { r.CipherSuite = 1 << 16 }},
-	}))
-}
-
 // comparePackages: each device has what the model says, each package that waits or
 // is kept has its bytes, and no other.
 func (m *machine) comparePackages(t *rapid.T, view projections.Reader) {
+	have := map[projections.ID][]projections.ID{} // by account
 	for device, shelf := range m.model.shelves {
 		owner := m.model.accounts[shelf.owner].id
 		stocks, err := projections.KeyPackageStocks(view, device)
 		m.check(err)
-		var have []projections.ID
 		for i := range stocks {
 			s := &stocks[i]
 			n, err := projections.CountKeyPackages(view, device, s, 0, 1<<20)
@@ -335,31 +276,28 @@ func (m *machine) comparePackages(t *rapid.T, view projections.Reader) {
 			}
 			for _, p := range want {
 				m.learnPackage(t, view, p, s)
-				have = append(have, p.id)
+				have[owner] = append(have[owner], p.id)
 			}
 			if p := shelf.last[s.Suite]; p != nil {
 				p.id = s.Last.ID
 				if s.Last.Hash != sha256.Sum256(p.raw) || s.Last.ExpiresMS != p.expires || s.Last.UploadedMS != p.uploaded {
 					t.Fatalf("last resort of %s: %+v", shelf.owner, s.Last)
 				}
-				have = append(have, p.id)
+				have[owner] = append(have[owner], p.id)
 			}
 		}
 		for _, k := range shelf.kept {
-			have = append(have, k.id)
+			have[owner] = append(have[owner], k.id)
 		}
-		for _, id := range have {
+		for _, id := range have[owner] {
 			m.oracle.packages[id] = owner
 		}
-		for id, of := range m.oracle.packages {
-			if of != owner {
-				continue
-			}
-			_, found, err := m.engine.Payload(owner, id)
-			m.check(err)
-			if want := slices.Contains(have, id); found != want {
-				t.Fatalf("package %x of %s: bytes there %v, in the model %v", id, shelf.owner, found, want)
-			}
+	}
+	for id, owner := range m.oracle.packages {
+		_, found, err := m.engine.Payload(owner, id)
+		m.check(err)
+		if want := slices.Contains(have[owner], id); found != want {
+			t.Fatalf("package %x: bytes there %v, in the model %v", id, found, want)
 		}
 	}
 }
@@ -375,9 +313,4 @@ func (m *machine) learnPackage(t *rapid.T, view projections.Reader, p *modelPack
 		}
 	}
 	t.Fatalf("a package of the model is not there: %+v", p)
-}
-
-// setSpent has the limiters say what a request was drawn with.
-func (m *machine) setSpent(r *request) {
-	m.budget = commands.Budget{Spent: r.spent, RetryAfterMS: 1000}
 }

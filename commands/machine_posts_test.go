@@ -29,7 +29,7 @@ func (m *serverModel) post(req *pb.BatchEnqueueRequest, s *modelSession, now uin
 	}
 	after := c.clone()
 	for _, key := range req.GetRemoveMembers() {
-		name := m.person(key)
+		name := m.everBy(key)
 		switch {
 		case c.members[name] == nil:
 			return refused(pb.Status_NotFound, pb.Reason_NO_SUCH_MEMBER)
@@ -64,7 +64,7 @@ func (m *serverModel) postInto(c, after *modelChannel, changed bool, req *pb.Bat
 	barren := map[projections.Key]bool{}
 	readers := func(channel *modelChannel, names []string) (devices []projections.Key) {
 		for _, name := range names {
-			for _, device := range m.accounts[name].devices {
+			for _, device := range m.reachable(name, now) {
 				if member := channel.members[name]; device != s.device && (member.joined || member.welcomed || name == s.account) {
 					devices = append(devices, device)
 				}
@@ -84,8 +84,12 @@ func (m *serverModel) postInto(c, after *modelChannel, changed bool, req *pb.Bat
 		return refused(pb.Status_RateLimited, why)
 	}
 	for _, w := range req.GetWelcomes() {
-		if name := m.person(w.GetRecipientKeys()[0]); after.members[name] == nil {
+		name := m.person(w.GetRecipientKeys()[0])
+		if after.members[name] == nil {
 			return refused(pb.Status_NotFound, pb.Reason_NO_SUCH_MEMBER)
+		}
+		if len(m.reachable(name, now)) == 0 {
+			return refused(pb.Status_NotFound, pb.Reason_NO_DEVICE)
 		}
 	}
 	m.place(devices, message, barren)
@@ -179,7 +183,7 @@ func (m *machine) drawKeys(t *rapid.T, label string, least int) (keys [][]byte) 
 		if rapid.IntRange(0, 19).Draw(t, "nobody") == 0 {
 			name = "nobody"
 		}
-		keys = append(keys, m.public(name))
+		keys = append(keys, m.public(m.identity(name)))
 	}
 	return keys
 }

@@ -102,15 +102,36 @@ type envelope struct {
 }
 
 func (m *serverModel) devices(e *envelope) []projections.Key {
-	for _, a := range m.accounts {
+	for name, a := range m.accounts {
 		switch {
-		case len(e.recipient) > 0 && projections.Key(e.recipient) == a.identity:
-			return a.devices
-		case len(e.device) > 0 && slices.Contains(a.devices, projections.Key(e.device)):
+		case len(e.recipient) > 0 && m.person(e.recipient) == name:
+			return m.reachable(name, e.now)
+		case len(e.device) > 0 && slices.Contains(a.devices, projections.Key(e.device)) && !m.banned(name, e.now):
 			return []projections.Key{projections.Key(e.device)}
 		}
 	}
 	return nil
+}
+
+// reachable are the devices of a person that messages go to.
+func (m *serverModel) reachable(name string, now uint64) []projections.Key {
+	if m.banned(name, now) {
+		return nil
+	}
+	return m.accounts[name].devices
+}
+
+// control is the server's own word to devices of a person.
+func (m *serverModel) control(name string, devices []projections.Key, item *pb.ControlItem, now uint64) {
+	if len(devices) == 0 {
+		return
+	}
+	m.events++
+	payload, _ := proto.MarshalOptions{Deterministic: true}.Marshal(item)
+	message := &modelMessage{payload: string(payload), owner: name, control: item, enqueued: now, expires: expiry(now, 0)}
+	for _, device := range devices {
+		m.queues[device].add(message)
+	}
 }
 
 // deliver puts one message into the queues that have room.
@@ -187,7 +208,7 @@ func (m *serverModel) enqueue(req *pb.EnqueueRequest, s *modelSession, now uint6
 		joined := false
 		for name, member := range c.members {
 			a := m.accounts[name]
-			joined = joined || member.joined && (slices.Equal(a.identity[:], e.recipient) || len(e.device) > 0 && slices.Contains(a.devices, projections.Key(e.device)))
+			joined = joined || member.joined && (len(e.recipient) > 0 && m.person(e.recipient) == name || len(e.device) > 0 && slices.Contains(a.devices, projections.Key(e.device)))
 		}
 		if !me.joined || !joined {
 			return forbidden(pb.Reason_NOT_JOINED)
@@ -358,6 +379,7 @@ func (m *serverModel) housekeeping(now uint64) {
 		m.events++
 	}
 	m.keepPackages(now)
+	m.keepBans(now)
 }
 
 // expireDue removes what expired and looks when to come again.

@@ -30,6 +30,21 @@ type request struct {
 	// FetchKeyPackage.
 	packages map[string]*modelPackage
 	spent    bool
+	// signer is whose signature a revocation bears; zero: it bears none.
+	signer projections.Key
+	// late is why the request is refused once the keys that it names are known.
+	late pb.Reason
+	// tag is what the tag of a report was made for.
+	tag *modelTag
+}
+
+// methodOf is the row of a request, of the server's table or the admin socket's.
+func methodOf(req proto.Message) *rpc.Method {
+	if method, known := rpc.MethodOf(req); known {
+		return method
+	}
+	method, _ := rpc.LocalMethodOf(req)
+	return method
 }
 
 // tokenOf is the session token of a request.
@@ -144,7 +159,10 @@ func (m *machine) drawRegistration(t *rapid.T) *request {
 // made from an older password, rarely with a wrong signature.
 func (m *machine) drawLogin(t *rapid.T) *request {
 	name := m.drawName(t, "name")
-	key := m.mostly(t, name, "key") + rapid.SampledFrom([]string{"/1", "/1", "/1", ""}).Draw(t, "which key")
+	key := m.drawDevice(t, m.mostly(t, name, "key"))
+	if rapid.IntRange(0, 3).Draw(t, "by the identity") == 0 {
+		key = m.identity(name)
+	}
 	attempt := commands.LoginAttempt{Username: name, LoginID: [16]byte{7}, TranscriptHash: seedFrom("transcript")}
 	if a := m.model.accounts[name]; a != nil {
 		attempt.Account = a.id
@@ -177,9 +195,9 @@ func (m *machine) drawPassword(t *rapid.T) *request {
 	label := fmt.Sprint("password ", m.counts["password"])
 	challenge := commands.Challenge{Username: name, CredentialID: seedFrom(label), KeyVersion: 1}
 	req := &pb.OpaqueRegisterFinishRequest{
-		SessionToken: session, Username: name, Upload: recordOf(label), IdentityKey: m.public(name), Challenge: []byte("c"),
+		SessionToken: session, Username: name, Upload: recordOf(label), IdentityKey: m.public(m.identity(name)), Challenge: []byte("c"),
 	}
-	m.signRegister(req, name, m.key(m.personOf(session)+"/1"))
+	m.signRegister(req, name, m.key(m.deviceOf(session)))
 	return spoil(t, &request{Message: req, challenge: challenge}, []fault[*pb.OpaqueRegisterFinishRequest]{
 		{pb.Reason_SIGNATURE_INVALID, func(r *pb.OpaqueRegisterFinishRequest) { r.Signature[0] ^= 1 }},
 		{pb.Reason_INVALID_FIELD, func(r *pb.OpaqueRegisterFinishRequest) { r.Keyset = &pb.KeySet{} }},
@@ -192,26 +210,10 @@ func (m *machine) drawPassword(t *rapid.T) *request {
 func (m *machine) drawKeySet(t *rapid.T) *request {
 	session := m.drawSession(t)
 	name := m.mostly(t, m.personOf(session), "name")
-	next := &pb.KeySet{
-		IdentityKey: m.public(name), Version: 1, PreviousHash: make([]byte, 32), DeviceKeys: [][]byte{m.public(name + "/1")},
-		KemId: statement.KEMXWing, HybridKey: m.hybridKey(m.drawName(t, "hybrid key")), TimeMs: m.now(),
-	}
-	for _, a := range m.model.accounts {
-		if a.identity == projections.Key(next.GetIdentityKey()) {
-			before := a.keySets[max(0, len(a.keySets)-1-rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "behind"))]
-			hash := statement.KeySetHash(serverName, before)
-			next.Version, next.PreviousHash, next.DeviceKeys = before.GetVersion()+1, hash[:], before.GetDeviceKeys()
-		}
-	}
-	switch rapid.IntRange(0, 9).Draw(t, "twist") {
-	case 0:
-		next.Version++
-	case 1:
-		next.PreviousHash = make([]byte, 32)
-	case 2:
-		next.DeviceKeys = append(next.DeviceKeys[:1:1], m.public("stranger/1"))
-	}
-	statement.SignKeySet(serverName, next, m.key(name))
+	next := m.nextKeySet(t, name, m.active(name))
+	next.KemId, next.HybridKey = statement.KEMXWing, m.hybridKey(m.drawName(t, "hybrid key"))
+	m.twist(t, next)
+	statement.SignKeySet(serverName, next, m.key(m.identity(name)))
 	r := &request{Message: &pb.UploadHybridKeyRequest{SessionToken: session, Keyset: next}}
 	return m.withID(t, spoil(t, r, []fault[*pb.UploadHybridKeyRequest]{
 		{pb.Reason_SIGNATURE_INVALID, func(r *pb.UploadHybridKeyRequest) { r.Keyset.TimeMs++ }},
@@ -257,9 +259,9 @@ func (m *machine) drawRecipient(t *rapid.T) (key []byte, isDevice bool) {
 	}
 	name := rapid.SampledFrom(names).Draw(t, "recipient")
 	if isDevice = rapid.Bool().Draw(t, "device"); isDevice {
-		name += "/1"
+		return m.public(m.drawDevice(t, name)), true
 	}
-	return m.public(name), isDevice
+	return m.public(m.identity(name)), false
 }
 
 func (m *machine) drawEnqueue(t *rapid.T) *request {
@@ -359,13 +361,13 @@ func (m *machine) drawLookup(t *rapid.T) *request {
 	if rapid.Bool().Draw(t, "resolve") {
 		return &request{Message: &pb.ResolveUserRequest{SessionToken: session, Username: name}}
 	}
-	return &request{Message: &pb.FetchHybridKeyRequest{SessionToken: session, IdentityKey: m.public(name)}}
+	return &request{Message: &pb.FetchHybridKeyRequest{SessionToken: session, IdentityKey: m.public(m.identity(name))}}
 }
 
 // deliver sends a request the way the server does. What OPAQUE does around it is
 // taken as done.
 func (m *machine) deliver(r *request) (proto.Message, error) {
-	method, _ := rpc.MethodOf(r.Message)
+	method := methodOf(r.Message)
 	ctx := m.t.Context()
 	m.setSpent(r)
 	switch req := r.Message.(type) {

@@ -16,7 +16,6 @@ import (
 
 	"quicprochat/commands"
 	pb "quicprochat/proto/qpcv1"
-	"quicprochat/rpc"
 )
 
 // machine drives a whole engine and the model beside it, call by call.
@@ -68,6 +67,8 @@ func TestServerAgainstModel(t *testing.T) {
 			if rapid.IntRange(0, 3).Draw(rt, "alone") > 0 {
 				m.gather(rt)
 			}
+			m.appoint(rt, "alice")
+			m.equip(rt)
 			rt.Repeat(m.actions(counts))
 			m.rebuild()
 			m.started(0)
@@ -95,7 +96,8 @@ func newMachine(t tester, rt *rapid.T) *machine {
 }
 
 // weights are how much oftener than others a step is tried.
-var weights = map[string]int{"enqueue": 5, "batch": 2, "read": 4, "pause": 2, "power cut": 2, "post": 3, "channel update": 2, "upload": 2, "take": 3}
+var weights = map[string]int{"enqueue": 5, "batch": 2, "read": 4, "pause": 2, "power cut": 2, "post": 3, "channel update": 2, "upload": 2, "take": 3,
+	"link": 3, "unlink": 2, "ban": 3, "report": 2}
 
 // actions are the steps of a sequence. Those that send something can also meet a
 // power cut.
@@ -118,6 +120,16 @@ func (m *machine) actions(counts map[string]int) map[string]func(*rapid.T) {
 		"post":           m.drawPost,
 		"upload":         m.drawUpload,
 		"take":           m.drawFetchPackage,
+		"link":           m.drawLink,
+		"unlink":         m.drawUnlink,
+		"devices":        m.drawDevices,
+		"revoke":         m.drawRevoke,
+		"hand over":      m.drawHandOver,
+		"role":           m.drawRole,
+		"ban":            m.drawBan,
+		"banned":         m.drawBanned,
+		"report":         m.drawReport,
+		"verdict":        m.drawVerdict,
 		"again":          m.drawAgain,
 		"reuse id":       m.drawReuse,
 	}
@@ -174,7 +186,7 @@ func (m *machine) call(t *rapid.T, r *request) {
 
 // hold compares an answer with the prediction.
 func (m *machine) hold(t *rapid.T, r *request, p prediction, response proto.Message, err error) {
-	method, _ := rpc.MethodOf(r.Message)
+	method := methodOf(r.Message)
 	m.answers[strings.TrimSuffix(fmt.Sprint(method.Name, " ", p.status, " ", p.reason), " REASON_UNSPECIFIED")]++
 	if p.status != pb.Status_Ok {
 		if refusal := commands.AsRefusal(err); refusal == nil || refusal.Status != p.status || refusal.Reason != p.reason {
@@ -202,9 +214,15 @@ func (m *machine) join(t *rapid.T, name string) {
 	req, challenge := m.registrationRequest(name, name, name+"/1")
 	m.call(t, &request{Message: req, challenge: challenge})
 	m.compare(t) // learns the account's id
+	m.login(t, name, name+"/1")
+}
+
+// login logs a person in with a key.
+func (m *machine) login(t *rapid.T, name, key string) {
+	a := m.model.accounts[name]
 	m.call(t, m.loginRequest(commands.LoginAttempt{
-		Username: name, Account: m.model.accounts[name].id, LoginID: [16]byte{7}, TranscriptHash: seedFrom("transcript"),
-	}, name+"/1"))
+		Username: name, Account: a.id, RecordVersion: a.record, LoginID: [16]byte{7}, TranscriptHash: seedFrom("transcript"),
+	}, key))
 }
 
 // gather makes a channel of those who have joined the server.
