@@ -176,7 +176,6 @@ type replayer struct {
 	events   int // in this run
 	batched  int // events in batch
 	bytes    int // of these
-	unsaved  int // events since the last flush
 	began    time.Time
 	told     time.Time
 }
@@ -207,10 +206,8 @@ func (r *replayer) flush() error {
 	if err := r.batch.Commit(); err != nil {
 		return &viewsError{err}
 	}
-	r.unsaved += r.batched
 	r.batched, r.bytes = 0, 0
-	if r.unsaved >= flushAfterEvents {
-		r.unsaved = 0
+	if flushDue(r.views) {
 		if _, err := r.views.Flush(); err != nil {
 			return &viewsError{err}
 		}

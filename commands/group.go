@@ -141,7 +141,7 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 		}
 	case *pb.Event_KeyPackagesTaken:
 		var err error
-		g.news.Low, err = ownersOfLow(g.views(w), body.KeyPackagesTaken, ev.GetTimeMs(), g.news.Low)
+		g.news.Low, err = ownersOfLow(g.views(w), body.KeyPackagesTaken, g.news.Low)
 		return err
 	case *pb.Event_UserBanned:
 		sessions, err := projections.SessionsOf(g.views(w), id16(body.UserBanned.GetAccountId()))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -225,6 +226,32 @@ func TestViewsAreFlushedOnATimer(t *testing.T) {
 			t.Errorf("%d events are unflushed after the timer", n)
 		}
 	})
+}
+
+// TestViewsAreFlushedAfterManyRows: a start has never much more to apply again,
+// however few events it stands in.
+func TestViewsAreFlushedAfterManyRows(t *testing.T) {
+	b := newBed(t, vfs.NewMem())
+	alice, bob := b.register(1), b.register(2)
+	var senders sync.WaitGroup
+	const groups, each = 64, flushAfterRows / 2 / 64
+	for g := range groups {
+		senders.Go(func() {
+			for i := range each {
+				c := sending(alice, bob, requestID(b.engine.Now(), uint64(g*each+i)), []byte("x"))
+				if _, err := b.engine.Do(t.Context(), c); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	senders.Wait()
+	events, rows := b.engine.views.Cursor(), b.engine.views.UnflushedRows()
+	if events >= flushAfterEvents || rows >= flushAfterRows {
+		t.Errorf("%d rows are unflushed after %d events", rows, events)
+	}
+	b.close()
 }
 
 func TestClockJumpStopsChanges(t *testing.T) {

@@ -21,6 +21,7 @@ type skeptic struct {
 	w        *world
 	verifier kt.Verifier
 	state    kt.State
+	received *pb.KeyProof // the newest answer's
 }
 
 func (w *world) skeptic() *skeptic {
@@ -55,9 +56,9 @@ func (c *skeptic) ask(query kt.Query) (*kt.Answer, error) {
 	}
 	raw, err := proto.Marshal(made)
 	c.w.check(err)
-	received := new(pb.KeyProof)
-	c.w.check(proto.Unmarshal(raw, received))
-	return c.verifier.Verify(&c.state, asked, received, c.w.now())
+	c.received = new(pb.KeyProof)
+	c.w.check(proto.Unmarshal(raw, c.received))
+	return c.verifier.Verify(&c.state, asked, c.received, c.w.now())
 }
 
 func (c *skeptic) mustAsk(query kt.Query) *kt.Answer {

@@ -17,9 +17,18 @@ import (
 // groups grow under load instead of latency.
 const pipelineDepth = 3
 
-// flushAfterEvents is after how many unflushed events the views are flushed;
-// they bound how much of the log a start has to replay.
-const flushAfterEvents = 200_000
+// The views are flushed after so many unflushed events or changed rows, whichever
+// comes first: they bound how much of the log a start has to replay. Time goes with
+// the rows (docs/decisions/0014-flush-after-rows.md).
+const (
+	flushAfterEvents = 200_000
+	flushAfterRows   = 150_000
+)
+
+// flushDue says whether a start would have to replay too much.
+func flushDue(v *projections.Views) bool {
+	return v.Unflushed() >= flushAfterEvents || v.UnflushedRows() >= flushAfterRows
+}
 
 // writer is the single goroutine that decides. All its fields are its own.
 type writer struct {
@@ -229,7 +238,7 @@ func (w *writer) commit() bool {
 	}
 	g.snap = w.views.Snapshot()
 	g.viewed <- struct{}{}
-	if w.views.Unflushed() >= flushAfterEvents {
+	if flushDue(w.views) {
 		w.e.flushViews()
 	}
 	return true

@@ -66,6 +66,7 @@ type Identity struct {
 	// DeviceRevocations are those of keys in the KeySet, by key.
 	DeviceRevocations map[string]*Revocation
 	first             *pb.KeySet // version 0, if it was shown
+	size              uint64     // of the log that showed it
 }
 
 // Known is what to ask the next time with; nil if the identity has no KeySet.
@@ -73,7 +74,7 @@ func (i *Identity) Known() *KnownPerson {
 	if i.KeySet == nil {
 		return nil
 	}
-	return &KnownPerson{IdentityKey: i.Key, KeySet: i.Raw}
+	return &KnownPerson{IdentityKey: i.Key, KeySet: i.Raw, Size: i.size}
 }
 
 // DeviceKeys are the keys of the KeySet that are not revoked; none once the

@@ -119,6 +119,9 @@ type KnownPerson struct {
 	IdentityKey    []byte `json:"identity_key"`
 	// KeySet is the newest one, as it stands in the log.
 	KeySet []byte `json:"key_set"`
+	// Size is that of the log that showed it: an answer under an older head, which
+	// witnesses have got to, knows less and lies in nothing. 0 if it is not known.
+	Size uint64 `json:"size,omitempty"`
 }
 
 // Question is a query with the state in which it was asked. An answer is checked

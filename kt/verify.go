@@ -60,6 +60,9 @@ func (v *Verifier) verify(state *State, asked *Question, p *pb.KeyProof, nowMS u
 	if err := asked.Query.check(); err != nil {
 		return nil, nil, err
 	}
+	if err := asked.Query.outgrows(head.Checkpoint); err != nil {
+		return nil, next, err
+	}
 	h := &histories{serverName: v.ServerName, rest: p.GetHistories(), last: head.Size - 1}
 	answer := &Answer{Head: head}
 	switch q := asked.Query; {
@@ -87,7 +90,32 @@ func (v *Verifier) verify(state *State, asked *Question, p *pb.KeyProof, nowMS u
 	if err := h.check(vrfKey, head.Head.MapRoot, p.GetMap()); err != nil {
 		return nil, nil, err
 	}
+	answer.seenAt(head.Size)
 	return answer, next, nil
+}
+
+// outgrows is whether what is known came from a later head than the one shown.
+func (q *Query) outgrows(shown Checkpoint) error {
+	switch {
+	case q.Known == nil || q.Known.Size <= shown.Size:
+		return nil
+	case q.Cosigned:
+		return fmt.Errorf("%w: the newest head that enough witnesses have signed has %d leaves, and what is known comes from %d: ask again in a while", ErrPolicy, shown.Size, q.Known.Size)
+	}
+	return fmt.Errorf("%w: %d leaves, and what is known comes from %d", ErrOlder, shown.Size, q.Known.Size)
+}
+
+// seenAt notes in which log each identity was shown.
+func (a *Answer) seenAt(size uint64) {
+	identities := append([]*Identity{a.Identity}, a.Identities...)
+	if a.Person != nil {
+		identities = append(identities, a.Person.Identity)
+	}
+	for _, i := range identities {
+		if i != nil {
+			i.size = size
+		}
+	}
 }
 
 // vrfKey is that of the CONFIG at index 0.

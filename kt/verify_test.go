@@ -224,6 +224,43 @@ func TestRepliesOutOfOrder(t *testing.T) {
 	}
 }
 
+// TestCosignedBeforeKnown: what was learned under a head that witnesses have not
+// got to yet is missing under the older one that they signed. That is no lie; what
+// is missing under a later one is.
+func TestCosignedBeforeKnown(t *testing.T) {
+	l := newTestLog(t)
+	l.head()
+	before := l.head()
+	alice := l.register("alice", 10)
+	alice.publish()
+	l.head()
+	v, state := testVerifier(), new(State)
+	known := mustAsk(t, l, v, state, Query{Username: "alice"}).Person.Known()
+	if known.Size != l.size() {
+		t.Errorf("known at %d leaves, of %d", known.Size, l.size())
+	}
+	for _, q := range []Query{{Username: "alice", Known: known}, {IdentityKey: alice.key(), Known: known}} {
+		q.Cosigned = true
+		asked := state.Ask(q)
+		if _, err := v.Verify(state, asked, l.answer(asked, before), l.nowMS); !errors.Is(err, ErrPolicy) {
+			t.Errorf("under a head of before: %v", err)
+		}
+		q.Cosigned = false
+		fresh := *known
+		fresh.Size = l.size() + 1
+		q.Known = &fresh // learned by somebody else after the question was asked
+		asked = state.Ask(q)
+		if _, err := v.Verify(state, asked, l.answer(asked, l.size()), l.nowMS); !errors.Is(err, ErrOlder) {
+			t.Errorf("known meanwhile: %v", err)
+		}
+		fresh.Size = before // it was there, and is gone
+		asked = (&State{}).Ask(q)
+		if _, err := v.Verify(new(State), asked, l.answer(asked, before), l.nowMS); err == nil || errors.Is(err, ErrPolicy) || errors.Is(err, ErrOlder) {
+			t.Errorf("gone: %v", err)
+		}
+	}
+}
+
 // TestCosignedHeads: the newest signed note and the newest cosigned one are known
 // side by side, and each class only goes forward.
 func TestCosignedHeads(t *testing.T) {

@@ -58,10 +58,12 @@ func (b *Batch) Commit() error {
 	v.mark.applying(b.cursor)
 	v.commit.Lock()
 	defer v.commit.Unlock()
+	rows := uint64(b.store.Count())
 	if err := b.store.Commit(pebble.NoSync); err != nil {
 		return v.fault(fmt.Errorf("views: commit: %w", err))
 	}
 	v.cursor.Store(b.cursor)
+	v.rows.Add(rows)
 	for _, row := range b.dirty {
 		row.dirty = false
 	}

@@ -37,6 +37,10 @@ type KeyPackage struct {
 	UploadedMS uint64
 }
 
+// Waiting is how many packages for one use are there. Those whose lifetime is over
+// count until they are forgotten, within the hour.
+func (s *KeyPackageStock) Waiting() int { return int(s.count) }
+
 // ValidAt reports whether the package is there and may be handed out at a time.
 func (p *KeyPackage) ValidAt(nowMS uint64) bool { return p.Size > 0 && nowMS < p.ExpiresMS }
 

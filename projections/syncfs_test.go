@@ -100,10 +100,16 @@ func TestFlushWaitsForTheLog(t *testing.T) {
 	if w.views.Unflushed() != uint64(len(w.entries)) {
 		t.Errorf("%d events unflushed, want %d", w.views.Unflushed(), len(w.entries))
 	}
+	if rows := w.views.UnflushedRows(); rows < w.views.Unflushed() {
+		t.Errorf("%d rows unflushed of %d events", rows, w.views.Unflushed())
+	}
 	w.views.MarkSynced(uint64(len(w.entries)) - 1)
 	done, err := w.views.Flush()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if rows := w.views.UnflushedRows(); rows != 0 {
+		t.Errorf("%d rows unflushed behind a flush", rows)
 	}
 	// Writing and reading go on meanwhile.
 	w.now++

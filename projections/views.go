@@ -49,6 +49,10 @@ type Views struct {
 	commit  sync.Mutex
 	cursor  atomic.Uint64
 	flushed atomic.Uint64
+	// rows and flushedRows count writes and deletions of rows, as cursor and flushed
+	// count events.
+	rows        atomic.Uint64
+	flushedRows atomic.Uint64
 
 	// Owned by the writer.
 	cache    *pointCache
@@ -90,18 +94,26 @@ func (v *Views) Snapshot() *Snapshot {
 // Flush starts making durable what is in memory and returns at once; the channel
 // is closed when it is done. After a failure of the store it may never be.
 func (v *Views) Flush() (<-chan struct{}, error) {
-	cursor := v.Cursor()
+	cursor, rows := v.Cursor(), v.rows.Load()
 	done, err := v.db.AsyncFlush()
 	if err != nil {
 		return nil, v.fault(fmt.Errorf("views: flush: %w", err))
 	}
 	v.flushed.Store(cursor)
+	v.flushedRows.Store(rows)
 	return done, nil
 }
 
 // Unflushed is the number of events applied since the last Flush began: what a
 // start after a crash would have to apply again, as far as is known.
 func (v *Views) Unflushed() uint64 { return v.Cursor() - min(v.flushed.Load(), v.Cursor()) }
+
+// UnflushedRows is how often these events wrote or deleted a row, which tells the
+// time of applying them again better than their number: a message is a handful of
+// rows, the end of a thousand messages is one event.
+func (v *Views) UnflushedRows() uint64 {
+	return v.rows.Load() - min(v.flushedRows.Load(), v.rows.Load())
+}
 
 // Close ends the views. What the log holds durably is flushed first. Batches and
 // snapshots must be closed before.

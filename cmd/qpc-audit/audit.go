@@ -187,6 +187,8 @@ func (a *auditor) against(known, to kt.Checkpoint, signed []byte) (done bool, er
 	switch {
 	case name != knownName:
 		return true, unsettled("this is the log of %s, and the state folder is of %s: use another --state", name, knownName)
+	case generation > knownGeneration && !a.signedByKnownKey(to, signed):
+		return true, unsettled("what the server shows is of %s, after %s, and not signed by the log's key", to.Origin, known.Origin)
 	case generation > knownGeneration:
 		return true, finding(kt.StepConfig, "the log was begun anew (%s after %s): its operator says that its newest part was lost and disowns what was signed; to follow the new one, after asking the operator, use another --state",
 			to.Origin, known.Origin)
@@ -209,6 +211,17 @@ func (a *auditor) opens(signed []byte) error {
 	}
 	_, err := kt.OpenCheckpoint(signed, config.Origin, config.LogKey)
 	return err
+}
+
+// signedByKnownKey checks the signature of a note of another generation by the
+// log's newest known key: anybody can write a name on a note.
+func (a *auditor) signedByKnownKey(to kt.Checkpoint, signed []byte) bool {
+	config, _, ok := a.replay.config()
+	if !ok {
+		return false
+	}
+	_, err := kt.OpenCheckpoint(signed, to.Origin, config.LogKey)
+	return err == nil
 }
 
 // store keeps a verified note, and from time to time the replay state.

@@ -90,6 +90,20 @@ func (p *pin) opens(signed []byte) error {
 	return err
 }
 
+// opensAnyGeneration reads a note that the key signed under the log's name, of
+// whatever generation: a log that is begun anew keeps its key.
+func (p *pin) opensAnyGeneration(signed []byte) (kt.Checkpoint, error) {
+	c, err := readCheckpoint(signed)
+	if err != nil {
+		return c, err
+	}
+	name, _, err := kt.ParseOrigin(c.Origin)
+	if own, _, _ := kt.ParseOrigin(p.origin); err != nil || name != own {
+		return c, fmt.Errorf("%w: %s is not of the log of %s", kt.ErrNote, c.Origin, own)
+	}
+	return kt.OpenCheckpoint(signed, c.Origin, p.key)
+}
+
 // pin reads --vkey, which is the key itself or a file with it.
 func (f *trustFlags) pin() (*pin, error) {
 	if f.VKey == "" {

@@ -97,14 +97,11 @@ func verifyEvidence(w io.Writer, content []byte, pinned *pin) error {
 		pinned = own
 	}
 	fmt.Fprintf(w, "found %s, reading from %s\n", e.Found.Format("2006-01-02 15:04:05 MST"), e.Source)
-	if pinned.opens([]byte(e.Note)) != nil {
+	note, err := pinned.opensAnyGeneration([]byte(e.Note))
+	if err != nil {
 		return unsettled("the evidence shows nothing: its note is not signed by the log's key")
 	}
-	note, err := readCheckpoint([]byte(e.Note))
-	if err != nil {
-		return unsettled("the evidence shows nothing: %v", err)
-	}
-	fmt.Fprintf(w, "signed by the log: %d leaves, root %x\n", note.Size, note.Root)
+	fmt.Fprintf(w, "signed by the log: %d leaves, root %x, as %s\n", note.Size, note.Root, note.Origin)
 	if err := e.shown(w, note, pinned); err != nil {
 		return err
 	}
@@ -115,15 +112,16 @@ func verifyEvidence(w io.Writer, content []byte, pinned *pin) error {
 // itself.
 func (e *evidence) shown(w io.Writer, note kt.Checkpoint, pinned *pin) error {
 	if e.KnownNote != "" {
-		if pinned.opens([]byte(e.KnownNote)) != nil {
+		known, err := pinned.opensAnyGeneration([]byte(e.KnownNote))
+		if err != nil {
 			return unsettled("the evidence shows nothing: its earlier note is not signed by the log's key")
 		}
-		known, err := readCheckpoint([]byte(e.KnownNote))
-		if err != nil {
-			return unsettled("the evidence shows nothing: %v", err)
-		}
-		fmt.Fprintf(w, "signed before:     %d leaves, root %x\n", known.Size, known.Root)
-		if known.Size == note.Size && known.Root != note.Root {
+		fmt.Fprintf(w, "signed before:     %d leaves, root %x, as %s\n", known.Size, known.Root, known.Origin)
+		switch {
+		case known.Origin != note.Origin:
+			fmt.Fprintln(w, "PROVED: the log was begun anew after it had signed what the earlier note says")
+			return nil
+		case known.Size == note.Size && known.Root != note.Root:
 			fmt.Fprintln(w, "PROVED: the log signed two histories of the same length")
 			return nil
 		}

@@ -58,6 +58,9 @@ func (c *witnessCommand) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	if err := audit.sameGeneration(); err != nil {
+		return errors.Join(err, audit.close(), listener.Close())
+	}
 	w := &witness{ctx: ctx, audit: audit, key: key, metrics: metrics, stderr: a.stderr}
 	defer func() {
 		w.mu.Lock() // what was begun ends first: it may be on its way to the disk
@@ -77,6 +80,7 @@ type witness struct {
 	metrics *auditMetrics
 	stderr  io.Writer
 	mu      sync.Mutex
+	told    string // origin of a later generation that its operator was told of
 }
 
 func (w *witness) serve(ctx context.Context, listener net.Listener) error {
@@ -200,12 +204,47 @@ func (w *witness) ours(to kt.Checkpoint, signed []byte) *answer {
 	}
 	config, _, there := w.audit.replay.config()
 	switch {
+	case w.begunAnew(to, signed):
+		return &answer{http.StatusNotFound, "this witness follows " + w.audit.pinned.origin + ", and its operator has not agreed to " + to.Origin + "\n"}
 	case to.Origin != w.audit.pinned.origin && (!there || to.Origin != config.Origin):
 		return &answer{http.StatusNotFound, "this witness is for another log\n"}
 	case w.audit.pinned.opens(signed) != nil && w.audit.opens(signed) != nil:
 		return &answer{http.StatusForbidden, "it is not signed by the log's key\n"}
 	}
 	return nil
+}
+
+// begunAnew is whether a note is of a later generation of this log, signed by its
+// key. Who lost what a witness cosigned must not have the next history cosigned as
+// if nothing had been: that is for the witness's operator to decide, who is told.
+func (w *witness) begunAnew(to kt.Checkpoint, signed []byte) bool {
+	name, shown, err := kt.ParseOrigin(to.Origin)
+	own, follows, _ := kt.ParseOrigin(w.audit.pinned.origin)
+	if err != nil || name != own || shown <= follows {
+		return false
+	}
+	if _, err := w.audit.pinned.opensAnyGeneration(signed); err != nil && !w.audit.signedByKnownKey(to, signed) {
+		return false
+	}
+	if w.told != to.Origin {
+		w.told = to.Origin
+		fmt.Fprintf(w.stderr, "%s the log was begun anew: %s is submitted, after %s. Its operator says that the newest part was lost and disowns what was signed there. Nothing of it is cosigned. Ask why; to go on with it, start again with the new --vkey, another --state and the same --key\n",
+			w.audit.now().UTC().Format(time.RFC3339), to.Origin, w.audit.pinned.origin)
+	}
+	return true
+}
+
+// sameGeneration refuses a state folder of another generation than --vkey names:
+// what was cosigned under one origin says nothing of the other.
+func (a *auditor) sameGeneration() error {
+	if a.folder.state == nil {
+		return nil
+	}
+	c, err := a.known()
+	if err != nil || c.Origin == a.pinned.origin {
+		return err
+	}
+	return usageError("the state folder %s is of %s, and --vkey of %s: use another --state with it, and keep this one", a.folder.dir, c.Origin, a.pinned.origin)
 }
 
 // vouched is the newest checkpoint that was cosigned; size 0 before the first.

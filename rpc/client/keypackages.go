@@ -1,10 +1,12 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
 
+	"quicprochat/kt"
 	pb "quicprochat/proto/qpcv1"
 )
 
@@ -23,7 +25,8 @@ func (c *Client) UploadKeyPackages(ctx context.Context, packages ...[]byte) (*pb
 // nobody else gets it, unless it is a last resort. The reply is empty when there is
 // none. The client has checked, with a proof unless transparency is off, that the
 // devices are those of the identity; that a package is signed by its device is
-// what an MLS library checks, with DeviceKey as the signature key to expect.
+// what an MLS library checks, with DeviceKey as the signature key to expect. Packages
+// of a device that was revoked meanwhile are left out.
 // Refusal: RATE when too many of this person were taken and there is no last
 // resort.
 func (c *Client) FetchKeyPackage(ctx context.Context, req *pb.FetchKeyPackageRequest) (*pb.FetchKeyPackageResponse, error) {
@@ -38,11 +41,38 @@ func (c *Client) FetchKeyPackage(ctx context.Context, req *pb.FetchKeyPackageReq
 	if err != nil {
 		return nil, err
 	}
-	devices := identity.DeviceKeys()
+	kept := resp.Packages[:0]
 	for _, p := range resp.GetPackages() {
-		if !slices.ContainsFunc(devices, func(key []byte) bool { return string(key) == string(p.GetDeviceKey()) }) {
-			return nil, fmt.Errorf("%w: FetchKeyPackage: a package of a device that the log does not show for this identity", ErrProtocol)
+		gone, err := c.leftSince(ctx, identity, p.GetDeviceKey())
+		if err != nil {
+			return nil, err
+		}
+		if !gone {
+			kept = append(kept, p)
 		}
 	}
+	clear(resp.Packages[len(kept):])
+	resp.Packages = kept
 	return resp, nil
+}
+
+// leftSince tells whether a device of which a package was taken was revoked before
+// its identity was looked up, or the identity itself. When another KeySet leaves the
+// device out, the server's word that its key is revoked is enough to do without the
+// package; without that word the server gave one of a stranger.
+func (c *Client) leftSince(ctx context.Context, identity *kt.Identity, device []byte) (gone bool, err error) {
+	switch {
+	case slices.ContainsFunc(identity.DeviceKeys(), func(key []byte) bool { return bytes.Equal(key, device) }):
+		return false, nil
+	case identity.Revocation != nil, identity.DeviceRevocations[string(device)] != nil:
+		return true, nil
+	}
+	known, err := c.CheckRevocation(ctx, &pb.CheckRevocationRequest{Key: device})
+	if err != nil {
+		return false, err
+	}
+	if known.GetRevocation() == nil {
+		return false, fmt.Errorf("%w: FetchKeyPackage: a package of a device that the log does not show for this identity", ErrProtocol)
+	}
+	return true, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"quicprochat/kt"
 	"quicprochat/kt/statement"
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc"
@@ -208,6 +209,45 @@ func TestKeysWithoutProof(t *testing.T) {
 	} {
 		if err := call(); !errors.Is(err, ErrProtocol) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A device may leave between the taking of its package and the look at its identity:
+// the package is left out, and the server is not accused.
+func TestPackagesOfDevicesThatLeft(t *testing.T) {
+	s := newCeremonies(t)
+	c := s.dial()
+	s.on("CheckRevocation", func(c *fakeCall) {
+		answer := new(pb.CheckRevocationResponse)
+		if string(c.req.(*pb.CheckRevocationRequest).GetKey()) == "left" {
+			answer.Revocation = new(pb.Revocation)
+		}
+		c.ok(answer)
+	})
+	ofDevices := func(keys ...string) *kt.Identity {
+		i := &kt.Identity{KeySet: new(pb.KeySet), DeviceRevocations: map[string]*kt.Revocation{"revoked": {}}}
+		for _, key := range keys {
+			i.KeySet.DeviceKeys = append(i.KeySet.DeviceKeys, []byte(key))
+		}
+		return i
+	}
+	ended := ofDevices("here")
+	ended.Revocation = new(kt.Revocation)
+	for name, test := range map[string]struct {
+		identity *kt.Identity
+		device   string
+		gone     bool
+		err      error
+	}{
+		"it is there":                {ofDevices("other", "here"), "here", false, nil},
+		"the KeySet still lists it":  {ofDevices("revoked"), "revoked", true, nil},
+		"the next KeySet is without": {ofDevices("other"), "left", true, nil},
+		"the identity is revoked":    {ended, "here", true, nil},
+		"it is a stranger's":         {ofDevices("other"), "stranger", false, ErrProtocol},
+	} {
+		if gone, err := c.leftSince(t.Context(), test.identity, []byte(test.device)); gone != test.gone || !errors.Is(err, test.err) {
+			t.Errorf("%s: %v, %v", name, gone, err)
 		}
 	}
 }

@@ -232,6 +232,10 @@ func (h *History) check(l *log.Log, m *Model) error {
 	h.checkSent(m, add)
 	h.checkReads(m, add)
 	h.checkAcks(m, add)
+	h.checkPackages(m, add)
+	h.checkRooms(m, add)
+	h.checkBans(m, add)
+	h.checkRemoved(add)
 	return errors.Join(wrong...)
 }
 
@@ -242,6 +246,9 @@ type adder func(format string, args ...any)
 func (h *History) checkSent(m *Model, add adder) {
 	byHash := map[[32]byte][]ID{}
 	for id, msg := range m.Messages {
+		if msg.Control {
+			continue // the server's own word
+		}
 		byHash[msg.SHA256] = append(byHash[msg.SHA256], id)
 	}
 	known := map[[32]byte]bool{}
@@ -257,6 +264,8 @@ func (h *History) checkSent(m *Model, add adder) {
 			add("a message of %s was refused and is stored", s.By.name)
 		case s.Outcome == Done && stored[0] != s.Message:
 			add("a message of %s was acknowledged as %x and is stored as %x", s.By.name, s.Message, stored[0])
+		case s.Outcome == Done && s.Channel != (ID{}):
+			h.checkPost(s, m, add)
 		case s.Outcome == Done:
 			h.checkDelivery(s, m, add)
 		}
@@ -275,6 +284,15 @@ func (h *History) checkDelivery(s *Sent, m *Model, add adder) {
 	if sender := m.Accounts[s.By.name]; sender == nil || msg.Sender != sender.ID || !there {
 		add("a message of %s is stored as another's or for another", s.By.name)
 	}
+	h.checkStored(s, msg, add)
+	if r, gone := m.Queues[s.To].Removed[seq]; gone && r.TimeMS < s.start {
+		add("item %d went before it came", seq)
+	}
+}
+
+// checkStored: it was decided while it was sent, and anchored before it was
+// acknowledged.
+func (h *History) checkStored(s *Sent, msg *Message, add adder) {
 	h.checkTime(s, msg, add)
 	if size := h.anchoredBy(s.end); msg.Index >= size {
 		add("a message of %s was acknowledged and lay beyond the anchor (%d ≥ %d)", s.By.name, msg.Index, size)
@@ -283,9 +301,6 @@ func (h *History) checkDelivery(s *Sent, m *Model, add adder) {
 		if s.end < life.end && s.start >= life.start && msg.Index >= life.Anchored {
 			add("a message of %s was acknowledged and lay beyond the anchor (%d ≥ %d) at the %s", s.By.name, msg.Index, life.Anchored, life.Cause)
 		}
-	}
-	if r, gone := m.Queues[s.To].Removed[seq]; gone && r.TimeMS < s.start {
-		add("item %d went before it came", seq)
 	}
 }
 
@@ -311,7 +326,7 @@ func (h *History) checkTime(s *Sent, msg *Message, add adder) {
 func (h *History) checkOrder(m *Model, add adder) {
 	for i, a := range h.sent {
 		for _, b := range h.sent[i+1:] {
-			if a.Outcome != Done || b.Outcome != Done || a.To != b.To {
+			if a.Outcome != Done || b.Outcome != Done || a.To != b.To || a.Channel != (ID{}) || b.Channel != (ID{}) {
 				continue
 			}
 			first, second := a, b

@@ -10,6 +10,9 @@ func (h *History) checkReads(m *Model, add adder) {
 		}
 		q := m.Queues[r.Device]
 		last := r.After
+		// What was decided before the read is seen by it once it is anchored: a sync may
+		// hang in between.
+		settled := h.anchoredBy(r.start - 1)
 		shown := map[uint64]bool{}
 		for _, s := range r.Seen {
 			if s.Seq <= last {
@@ -21,15 +24,17 @@ func (h *History) checkReads(m *Model, add adder) {
 			switch {
 			case q.Assigned[s.Seq] != s.Message || msg == nil:
 				add("item %d was shown as %x, the log has %x", s.Seq, s.Message, q.Assigned[s.Seq])
-			case msg.SHA256 != s.Hash:
+			case msg.Control != s.Control || msg.Post.Channel != s.Post.Channel || msg.Post.Seq != s.Post.Seq || msg.Post.Welcome != s.Post.Welcome:
+				add("item %d was shown as %+v (control %v), the log has %+v (control %v)", s.Seq, s.Post, s.Control, msg.Post, msg.Control)
+			case msg.SHA256 != s.Hash && !s.Control:
 				add("item %d has another payload than was sent", s.Seq)
 			case msg.Index >= h.anchoredBy(r.end):
 				add("item %d was shown before it was anchored (%d ≥ %d)", s.Seq, msg.Index, h.anchoredBy(r.end))
 			}
-			if gone, ok := q.Removed[s.Seq]; ok && gone.TimeMS < r.start {
+			if gone, ok := q.Removed[s.Seq]; ok && gone.Index < settled {
 				add("item %d was %s and is shown later", s.Seq, gone.Cause)
 			}
-			if r.SkipsDrained && q.drainedBefore(s.Seq, r.start) {
+			if r.SkipsDrained && q.drained(s.Seq, func(move Move) bool { return move.Index < settled }) {
 				add("item %d was handed out by a draining read before", s.Seq)
 			}
 		}
@@ -60,18 +65,17 @@ func (h *History) checkHoles(q *Queue, r *Read, last uint64, shown map[uint64]bo
 		switch {
 		case ok && gone.TimeMS <= r.end:
 		case q.Expiry[seq] <= r.end:
-		case r.SkipsDrained && q.drainedBefore(seq, r.end+1):
+		case r.SkipsDrained && q.drained(seq, func(move Move) bool { return move.TimeMS <= r.end }):
 		default:
 			add("item %d (%x) is missing in a page that ends at %d", seq, id, last)
 		}
 	}
 }
 
-// drainedBefore tells whether a draining read moved the cursor over an item
-// before a time.
-func (q *Queue) drainedBefore(seq, at uint64) bool {
+// drained tells whether one of some draining reads moved the cursor over an item.
+func (q *Queue) drained(seq uint64, which func(Move) bool) bool {
 	for _, move := range q.Moves {
-		if move.TimeMS < at && move.From < seq && seq <= move.To {
+		if which(move) && move.From < seq && seq <= move.To {
 			return true
 		}
 	}

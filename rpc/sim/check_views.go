@@ -105,6 +105,9 @@ func CompareViews(r projections.Reader, m *Model) error {
 	if err := compareBans(r, m); err != nil {
 		return err
 	}
+	if err := comparePackages(r, m); err != nil {
+		return err
+	}
 	for id, want := range m.Channels {
 		if err := compareChannel(r, id, want); err != nil {
 			return fmt.Errorf("channel %x: %w", id, err)

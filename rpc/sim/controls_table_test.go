@@ -13,6 +13,8 @@ type control struct {
 	caught *regexp.Regexp
 	// extra controls are beyond those that each run must have.
 	extra bool
+	// nightly controls are lived in the scales nightly and release alone.
+	nightly bool
 }
 
 // lyingSync is the control that the simulated disk is, not the server.
@@ -152,5 +154,48 @@ var controls = []control{
 		seam:     "\t\tif werr := backOff(ctx, c.ctx, n, err); werr != nil {\n",
 		sabotage: "\t\tif err := c.buildFrame(buf, &a); err != nil {\n\t\t\treturn err\n\t\t}\n",
 		caught:   regexp.MustCompile(`is stored \d+ times`),
+	},
+
+	{
+		name: "package-kept", file: "projections/keypackages.go", extra: true,
+		seam:     "\tif err := b.removePackage(device.Key, s, number); err != nil {\n",
+		sabotage: "\t\treturn nil\n",
+		caught:   regexp.MustCompile(`a KeyPackage was handed out twice|KeyPackage \d+ was taken, and did not wait|KeyPackages wait at a device`),
+	},
+	{
+		name: "ban-ignored", file: "commands/caller.go", nightly: true,
+		seam:     "\tbanned, err := projections.BannedAt(r, account, now)\n",
+		sabotage: "\t\treturn nil\n",
+		caught:   regexp.MustCompile(`somebody who is banned (logged in|was accepted)|was banned, and a`),
+	},
+	{
+		name: "epoch-unchecked", file: "commands/channelpost.go", nightly: true,
+		seam:     "\tswitch {\n\tcase expected == nil:\n",
+		sabotage: "\t\treturn nil\n",
+		caught:   regexp.MustCompile(`a commit of epoch \d+ led to epoch \d+|two commits of epoch \d+ were acknowledged`),
+	},
+	{
+		name: "member-left-out", file: "commands/channelpost.go", nightly: true,
+		seam:     "\trooms := make([]room, len(devices))\n",
+		sabotage: "\t\tdevices = devices[:len(devices)/2]\n",
+		caught:   regexp.MustCompile(`post \d+ leaves out \d+ devices of a member`),
+	},
+	{
+		name: "removed-in-fan-out", file: "projections/channelmembers.go", extra: true,
+		seam:     "\treturn b.remove(memberKey(b.scratch(), c.ID, account))\n",
+		sabotage: "\t\treturn nil\n",
+		caught:   regexp.MustCompile(`for a device of somebody else|was out of a channel|member \{`),
+	},
+	{
+		name: "removed-device-served", file: "projections/revocations.go", extra: true,
+		seam:     "\tfor i := range sessions {\n",
+		sabotage: "\t\tsessions = nil\n",
+		caught:   regexp.MustCompile(`a session that ended: found true|a device of \w+ was removed, and`),
+	},
+	{
+		name: "every-tag-right", file: "commands/report.go", nightly: true,
+		seam:     "\tif m.GetFrank() == nil {\n",
+		sabotage: "\t\treturn m.GetFrank() != nil, nil\n",
+		caught:   regexp.MustCompile(`about a message that never came is proved`),
 	},
 }

@@ -53,8 +53,12 @@ func TestControls(t *testing.T) {
 	})
 	for i := range controls {
 		c := &controls[i]
-		if c.extra && os.Getenv("QPC_TEST_SCALE") == "race" {
+		scale, named := os.Getenv("QPC_TEST_SCALE"), os.Getenv(worldVariable) != ""
+		if (c.extra || c.nightly) && scale == "race" {
 			continue // the children have no race detector: these are lived in the other scales
+		}
+		if c.nightly && scale != "nightly" && scale != "release" && !named {
+			continue
 		}
 		t.Run(c.name, func(t *testing.T) { c.mustBeCaught(t, binary) })
 	}

@@ -32,6 +32,7 @@ type Disk struct {
 
 	awake    chan struct{} // closed while syncs take no time
 	syncTime time.Duration
+	slowed   time.Time // since when syncs take time
 	hung     time.Time // syncs of the log's write-ahead file take until then
 
 	mu    sync.Mutex
@@ -99,7 +100,7 @@ func (d *Disk) Slow(bound time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if bound > 0 {
-		d.awake, d.syncTime = make(chan struct{}), bound
+		d.awake, d.syncTime, d.slowed = make(chan struct{}), bound, time.Now()
 	}
 }
 
@@ -127,7 +128,7 @@ func (d *Disk) spin(name string) {
 			took = 10 * d.syncTime
 		}
 		if isWAL(name) {
-			took = max(took, time.Until(d.hung))
+			took = min(max(took, time.Until(d.hung)), d.beforeCompaction())
 		}
 	}
 	d.mu.Unlock()
@@ -137,6 +138,20 @@ func (d *Disk) spin(name string) {
 		case <-time.After(took):
 		}
 	}
+}
+
+// compactionCheck is how often the engine looks whether the log is to be compacted.
+const compactionCheck = time.Minute
+
+// beforeCompaction is how long a sync of the log may take: none is under way when the
+// engine may begin to compact. Pebble changes write-ahead files then, and waits under
+// its commit lock until the sync has ended (see changesFiles).
+func (d *Disk) beforeCompaction() time.Duration {
+	since := time.Since(d.slowed) % compactionCheck
+	if since == 0 && !d.slowed.IsZero() && time.Since(d.slowed) > 0 {
+		return 0
+	}
+	return compactionCheck - since - time.Millisecond
 }
 
 // changesFiles tells that Pebble syncs a write-ahead file to go on with the next

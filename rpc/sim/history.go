@@ -59,6 +59,11 @@ type Sent struct {
 	Hash    [32]byte
 	Outcome Outcome
 	Message ID // when Done
+	// Of a post to a channel; then To is not set.
+	Channel ID
+	Epoch   *uint64 // of a commit
+	Welcome bool
+	Seq     uint64 // when Done
 }
 
 // Seen is one envelope that somebody was handed.
@@ -66,6 +71,8 @@ type Seen struct {
 	Seq     uint64
 	Message ID
 	Hash    [32]byte
+	Post    Post // without Commit and Epoch, which envelopes do not tell
+	Control bool
 }
 
 // Read is one Fetch, FetchWait or Peek.
@@ -112,6 +119,24 @@ type History struct {
 	reads []*Read
 	acks  []*Acked
 	facts []Fact
+
+	shelved []*Shelved
+	taken   []*Taken
+	invited []*Invited
+	parted  []*Parted
+	changed []*Changed
+	passed  map[[32]byte]*Passed
+	heard   []Heard
+
+	people     []*Person
+	banned     []*Banned
+	lifted     []*Lifted
+	accepted   []Accepted
+	toldBanned []ToldBanned
+	reported   []*Reported
+	removed    []*Removed
+	linked     int
+
 	lives []Life
 	clock []span              // when the server's wall clock was wrong
 	sizes []anchored          // of the log as the anchor on disk proves it, ascending
@@ -162,6 +187,90 @@ func (h *History) addAck(a *Acked) {
 	h.acks = append(h.acks, a)
 }
 
+func (h *History) addShelved(s *Shelved) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.shelved = append(h.shelved, s)
+}
+
+func (h *History) addTaken(t *Taken) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.taken = append(h.taken, t)
+}
+
+func (h *History) addInvited(i *Invited) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.invited = append(h.invited, i)
+}
+
+func (h *History) addParted(p *Parted) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.parted = append(h.parted, p)
+}
+
+func (h *History) addChanged(c *Changed) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.changed = append(h.changed, c)
+}
+
+func (h *History) addPassed(hash [32]byte, p *Passed) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.passed[hash] = p
+}
+
+func (h *History) addHeard(heard Heard) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.heard = append(h.heard, heard)
+}
+
+func (h *History) addBanned(b *Banned) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.banned = append(h.banned, b)
+}
+
+func (h *History) addLifted(l *Lifted) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lifted = append(h.lifted, l)
+}
+
+func (h *History) addAccepted(a Accepted) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.accepted = append(h.accepted, a)
+}
+
+func (h *History) addToldBanned(t ToldBanned) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.toldBanned = append(h.toldBanned, t)
+}
+
+func (h *History) addReported(r *Reported) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reported = append(h.reported, r)
+}
+
+func (h *History) addLinked() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.linked++
+}
+
+func (h *History) addRemoved(r *Removed) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.removed = append(h.removed, r)
+}
+
 func (h *History) addFact(f Fact) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -182,7 +291,16 @@ type Counts struct {
 	Sent, Done, Unknown, Reads, Seen, Acks, Lives, Packets, Lost int
 	// KeyEnds are keys whose end was confirmed.
 	KeyEnds int
-	Trace   uint64
+	// Packages are KeyPackages for one use that were handed out.
+	Packages int
+	// Posts and Commits are those that were acknowledged, Heard the EPHEMERAL messages
+	// that came.
+	Posts, Commits, Heard int
+	// Bans are those that were acknowledged, Reports too.
+	Bans, Reports int
+	// Linked are second devices that were linked.
+	Linked int
+	Trace  uint64
 }
 
 func (h *History) counts() (c Counts) {
@@ -193,13 +311,37 @@ func (h *History) counts() (c Counts) {
 		switch s.Outcome {
 		case Done:
 			c.Done++
+			if s.Channel != (ID{}) && !s.Welcome {
+				c.Posts++
+			}
+			if s.Epoch != nil {
+				c.Commits++
+			}
 		case Unknown:
 			c.Unknown++
+		}
+	}
+	for _, t := range h.taken {
+		for _, p := range t.Packages {
+			if !p.Last {
+				c.Packages++
+			}
 		}
 	}
 	for _, r := range h.reads {
 		c.Seen += len(r.Seen)
 	}
+	for _, b := range h.banned {
+		if b.Outcome == Done {
+			c.Bans++
+		}
+	}
+	for _, r := range h.reported {
+		if r.Outcome == Done {
+			c.Reports++
+		}
+	}
+	c.Heard, c.Linked = len(h.heard), h.linked
 	c.Reads, c.Acks, c.Lives = len(h.reads), len(h.acks), len(h.lives)
 	return c
 }

@@ -61,24 +61,21 @@ func (p *Person) endKey(ctx context.Context) {
 
 // revoke ends a key and remembers what was promised.
 func (p *Person) revoke(ctx context.Context, by pb.Authority, req *pb.RevokeKeyRequest) {
-	key := Key(req.Key)
-	p.world.keyEnds(key, false)
-	s := begin()
-	_, err := p.client.RevokeKey(ctx, req)
-	s.finish()
-	if p.note(err); err == nil {
-		p.revoked(s, key, by)
-	}
+	p.removes(Key(req.Key), by, func() error {
+		_, err := p.client.RevokeKey(ctx, req)
+		return err
+	})
 }
 
 func (p *Person) revoked(s span, key Key, by pb.Authority) {
 	p.world.keyEnds(key, true)
-	p.fact(s, "revocation", func(m *Model) error {
+	// Not every one needs a session: those who are banned may say that a key is lost.
+	p.world.History.addFact(Fact{s, p.name + "'s revocation", func(m *Model) error {
 		if r := m.Revoked[key]; r == nil || r.Authority != by {
 			return fmt.Errorf("key %x was revoked by %v, and is %v", key[:4], by, r)
 		}
 		return nil
-	})
+	}})
 }
 
 // replaceIdentity hands the account over. After an unknown outcome the person does

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc/client"
@@ -18,7 +19,7 @@ import (
 // into one packet.
 func (p *Person) payload() []byte {
 	p.sends++
-	text := fmt.Appendf(nil, "%s sends %d in world %d;", p.name, p.sends, p.world.Seed)
+	text := fmt.Appendf(nil, "%s (%x) sends %d in world %d;", p.name, p.device.Seed()[:2], p.sends, p.world.Seed)
 	size := p.rng.IntN(300)
 	if p.rng.IntN(12) == 0 {
 		size = p.rng.IntN(30_000)
@@ -37,8 +38,8 @@ func (p *Person) ttl() uint32 {
 	return 0
 }
 
-func (p *Person) newSent(to *Person, payload []byte) *Sent {
-	s := &Sent{span: begin(), By: p, To: to.DeviceKey(), Hash: hashOf(payload)}
+func (p *Person) newSent(to Key, payload []byte) *Sent {
+	s := &Sent{span: begin(), By: p.who(), To: to, Hash: hashOf(payload)}
 	p.world.History.addSent(s)
 	return s
 }
@@ -48,12 +49,14 @@ func (p *Person) send(ctx context.Context) { p.sendOne(ctx, p.other()) }
 
 func (p *Person) sendOne(ctx context.Context, to *Person) {
 	req := &pb.EnqueueRequest{Payload: p.payload(), TtlS: p.ttl()}
+	device := to.DeviceKey()
 	if p.rng.IntN(2) == 0 {
 		req.Recipient = &pb.EnqueueRequest_RecipientKey{RecipientKey: slice(to.IdentityKey())}
 	} else {
-		req.Recipient = &pb.EnqueueRequest_RecipientDevice{RecipientDevice: slice(to.DeviceKey())}
+		device = to.someDevice(p.rng)
+		req.Recipient = &pb.EnqueueRequest_RecipientDevice{RecipientDevice: slice(device)}
 	}
-	s := p.newSent(to, req.Payload)
+	s := p.newSent(device, req.Payload)
 	resp := new(pb.EnqueueResponse)
 	outcome := p.insist(ctx, req, resp)
 	s.finish()
@@ -66,6 +69,16 @@ func (p *Person) sendOne(ctx context.Context, to *Person) {
 // insist makes a call and, at times, asks again under the same request_id for an
 // outcome that it was not told. At times it chooses that id.
 func (p *Person) insist(ctx context.Context, req, resp proto.Message) Outcome {
+	s := begin()
+	outcome := p.ask(ctx, req, resp)
+	if s.finish(); outcome == Done {
+		p.accepted(s, string(req.ProtoReflect().Descriptor().Name()))
+	}
+	return outcome
+}
+
+func (p *Person) ask(ctx context.Context, req, resp proto.Message) Outcome {
+	p.told = nil
 	if p.rng.IntN(6) == 0 {
 		setRequestID(req, p.newRequestID())
 	}
@@ -88,6 +101,7 @@ func (p *Person) insist(ctx context.Context, req, resp proto.Message) Outcome {
 		}
 	}
 	p.note(err)
+	p.told = err
 	return outcomeOf(err)
 }
 
@@ -98,11 +112,23 @@ func (p *Person) repeat(ctx context.Context, req, resp proto.Message) {
 		return
 	}
 	again := resp.ProtoReflect().New().Interface()
+	s := begin()
 	err := p.client.Call(ctx, req, again)
-	p.note(err)
-	if err == nil && !proto.Equal(resp, again) || outcomeOf(err) == Refused && settles(err) {
+	s.finish()
+	if p.note(err); err == nil {
+		p.accepted(s, "repeated call")
+	}
+	if err == nil && !sameAnswer(resp, again) || outcomeOf(err) == Refused && settles(err) {
 		p.world.History.Wrong(fmt.Sprintf("%s: a repeated request was answered with %v (%v), before that with %v", p.name, again, err, resp))
 	}
+}
+
+// sameAnswer tells whether a repeated call was answered as before.
+func sameAnswer(before, again proto.Message) bool {
+	if before, ok := before.(*pb.FetchKeyPackageResponse); ok {
+		return samePackages(before, again.(*pb.FetchKeyPackageResponse))
+	}
+	return proto.Equal(before, again)
 }
 
 // performed tells whether a response is that of a call that changed something:
@@ -110,9 +136,15 @@ func (p *Person) repeat(ctx context.Context, req, resp proto.Message) {
 func performed(resp proto.Message) bool {
 	switch r := resp.(type) {
 	case *pb.BatchEnqueueResponse:
-		return slices.ContainsFunc(r.Results, func(r *pb.BatchEnqueueResponse_Result) bool { return r.Status == pb.Status_Ok })
+		return r.ChannelSeq > 0 || slices.ContainsFunc(r.Results, func(r *pb.BatchEnqueueResponse_Result) bool { return r.Status == pb.Status_Ok })
 	case *pb.AckResponse:
 		return r.Acked > 0
+	case *pb.AddMemberResponse:
+		return r.Added > 0
+	case *pb.UploadKeyPackageResponse:
+		return r.Stored > 0
+	case *pb.FetchKeyPackageResponse:
+		return len(r.Packages) > 0
 	}
 	return true
 }
@@ -126,9 +158,14 @@ func (p *Person) newRequestID() []byte {
 // settles tells whether a refusal was decided behind the check for a receipt, so
 // that earlier sends of the request had no effect.
 func settles(err error) bool {
-	var status *client.StatusError
-	return errors.As(err, &status) && status.Reason != pb.Reason_REQUEST_ID_TIME &&
+	status, ok := statusOf(err)
+	return ok && status.Reason != pb.Reason_REQUEST_ID_TIME &&
 		(status.Status == pb.Status_BadRequest || status.Status == pb.Status_NotFound)
+}
+
+func statusOf(err error) (status *client.StatusError, ok bool) {
+	ok = errors.As(err, &status)
+	return status, ok
 }
 
 func requestID(req proto.Message) []byte {
@@ -136,14 +173,8 @@ func requestID(req proto.Message) []byte {
 }
 
 func setRequestID(req proto.Message, id []byte) {
-	switch r := req.(type) {
-	case *pb.EnqueueRequest:
-		r.RequestId = id
-	case *pb.BatchEnqueueRequest:
-		r.RequestId = id
-	case *pb.AckRequest:
-		r.RequestId = id
-	}
+	m := req.ProtoReflect()
+	m.Set(m.Descriptor().Fields().ByName("request_id"), protoreflect.ValueOfBytes(id))
 }
 
 // sendBatch sends several messages in one decision.
@@ -157,7 +188,7 @@ func (p *Person) sendBatch(ctx context.Context) {
 			Payload:   p.payload(), TtlS: p.ttl(),
 		}
 		req.Items = append(req.Items, item)
-		sent = append(sent, p.newSent(to, item.Payload))
+		sent = append(sent, p.newSent(to.DeviceKey(), item.Payload))
 	}
 	resp := new(pb.BatchEnqueueResponse)
 	outcome := p.insist(ctx, req, resp)
@@ -186,8 +217,17 @@ func (p *Person) read(r *Read, err error, envelopes []*pb.Envelope) {
 	if client.ReasonOf(err) == pb.Reason_ACK_BEYOND_TAIL {
 		p.world.History.Wrong(fmt.Sprintf("%s: item %d was handed out and lies beyond the tail now", p.name, r.After))
 	}
+	if err == nil {
+		p.accepted(r.span, "read")
+	}
 	for _, e := range envelopes {
-		r.Seen = append(r.Seen, Seen{e.Seq, ID(e.MessageId), hashOf(e.Payload)})
+		if e.Control == nil {
+			p.received = e
+		}
+		s := Seen{Seq: e.Seq, Message: ID(e.MessageId), Hash: hashOf(e.Payload), Control: e.Control != nil}
+		copy(s.Post.Channel[:], e.ChannelId)
+		s.Post.Seq, s.Post.Welcome = e.ChannelSeq, e.Welcome
+		r.Seen = append(r.Seen, s)
 	}
 	if err == nil && len(envelopes) > 0 && r.Confirm {
 		p.confirmed = envelopes[p.rng.IntN(len(envelopes))].Seq // of what was read, some is processed

@@ -32,10 +32,18 @@ type Model struct {
 	begun   bool            // a generation, whose CONFIG follows
 	// Channels are those that somebody is in.
 	Channels map[ID]*Channel
+	// Founded are all channels that ever were; Stays tell who was in them, and when.
+	Founded map[ID]bool
+	Stays   map[Seat][]*Stay
 	// Bans are those that nothing has ended yet, by account.
 	Bans map[ID]*pb.UserBanned
 	// Reports are the states of all reports.
 	Reports map[ID]pb.ReportState
+	// Proved are those whose tag was right.
+	Proved map[ID]bool
+	// Packages are all KeyPackages ever, by id; shelves are the same by device.
+	Packages map[ID]*Package
+	shelves  map[Key][]*Package
 }
 
 // Key is an Ed25519 public key, ID a random 16-byte id.
@@ -94,10 +102,11 @@ type Queue struct {
 type Removal struct {
 	TimeMS uint64
 	Cause  string
+	Index  uint64 // of the event
 }
 
 // Move is a draining read as the log has it.
-type Move struct{ TimeMS, From, To uint64 }
+type Move struct{ TimeMS, From, To, Index uint64 }
 
 // Item is one message in a queue.
 type Item struct {
@@ -118,6 +127,17 @@ type Message struct {
 	SHA256  [32]byte
 	Size    uint32
 	Targets map[Key]uint64
+	Control bool // the server's own word
+	Post    Post // zero outside of channels
+}
+
+// Post is a message's place in a channel.
+type Post struct {
+	Channel ID
+	Seq     uint64 // of a Welcome that of the post it came with; 0 for a message to one person
+	Welcome bool
+	Commit  bool
+	Epoch   uint64 // of the channel before it
 }
 
 // NewModel is the server before its first event.
@@ -127,7 +147,8 @@ func NewModel() *Model {
 		Receipts: map[ReceiptKey]*pb.Receipt{}, KeySets: map[Key]*pb.KeySet{}, ids: map[ID]*Account{},
 		Payloads: map[PayloadKey][32]byte{}, Gone: map[PayloadKey]bool{}, Messages: map[ID]*Message{},
 		Revoked: map[Key]*pb.Revocation{}, Channels: map[ID]*Channel{},
-		Bans: map[ID]*pb.UserBanned{}, Reports: map[ID]pb.ReportState{},
+		Bans: map[ID]*pb.UserBanned{}, Reports: map[ID]pb.ReportState{}, Proved: map[ID]bool{},
+		Founded: map[ID]bool{}, Stays: map[Seat][]*Stay{}, Packages: map[ID]*Package{}, shelves: map[Key][]*Package{},
 	}
 }
 
@@ -183,6 +204,14 @@ func (m *Model) body(ev *pb.Event) error {
 		return m.report(b.MessageReported)
 	case *pb.Event_ReportResolved:
 		return m.resolve(b.ReportResolved)
+	case *pb.Event_KeyPackagesUploaded:
+		return m.uploadPackages(b.KeyPackagesUploaded)
+	case *pb.Event_KeyPackagesTaken:
+		return m.takePackages(b.KeyPackagesTaken, ev.Receipt)
+	case *pb.Event_KeyPackagesExpired:
+		return m.expirePackages(b.KeyPackagesExpired)
+	case *pb.Event_KeyPackagesReleased:
+		return m.releasePackages(b.KeyPackagesReleased)
 	case *pb.Event_ResetIssued:
 		return m.issueReset(b.ResetIssued)
 	case *pb.Event_AccountReset:
@@ -344,13 +373,15 @@ func (m *Model) endSessions(ev *pb.SessionsEnded) error {
 }
 
 func (m *Model) enqueue(ev *pb.MessageEnqueued, now uint64) error {
-	owner := ID(ev.AccountId)
+	owner, channel := ID(ev.AccountId), ID{}
+	copy(channel[:], ev.ChannelId) // it may be left out
 	if len(ev.Targets) == 0 {
 		return fmt.Errorf("a message for nobody")
 	}
 	return m.store(&storedMessage{
 		id: ID(ev.MessageId), owner: owner, sender: ID(ev.SenderId), hash: [32]byte(ev.PayloadSha256),
 		size: ev.PayloadSize, expires: ev.ExpiresMs, targets: ev.Targets, skipped: ev.Skipped,
+		control: ev.Control, post: Post{Channel: channel},
 		mayHave: func(account ID) bool { return account == owner },
 	}, now)
 }
@@ -364,6 +395,8 @@ type storedMessage struct {
 	targets           []*pb.MessageEnqueued_Target
 	skipped           [][]byte
 	mayHave           func(account ID) bool
+	control           bool
+	post              Post
 }
 
 func (m *Model) store(s *storedMessage, now uint64) error {
@@ -372,7 +405,7 @@ func (m *Model) store(s *storedMessage, now uint64) error {
 	}
 	msg := &Message{
 		Index: m.Size, TimeMS: now, Owner: s.owner, Sender: s.sender, SHA256: s.hash,
-		Size: s.size, Targets: map[Key]uint64{},
+		Size: s.size, Targets: map[Key]uint64{}, Control: s.control, Post: s.post,
 	}
 	for _, t := range s.targets {
 		q := m.Queues[Key(t.DeviceKey)]

@@ -30,6 +30,42 @@ type Member struct {
 	Presence bool
 }
 
+// Seat is somebody's place in a channel.
+type Seat struct{ Channel, Account ID }
+
+// Stay is how long somebody was in a channel, from the invitation on, in Unix
+// milliseconds.
+type Stay struct {
+	Invited, Joined, Left uint64 // never: it did not come to that
+}
+
+// within tells whether a stay and a call have a moment in common.
+func (s *Stay) within(call span) bool { return s.Invited <= call.end && call.start <= s.Left }
+
+// enters notes that somebody is in a channel from now on.
+func (m *Model) enters(channel, account ID, joined bool) {
+	s := &Stay{m.TimeMS, never, never}
+	if joined {
+		s.Joined = m.TimeMS
+	}
+	k := Seat{channel, account}
+	m.Stays[k] = append(m.Stays[k], s)
+}
+
+// stay is the present one.
+func (m *Model) stay(channel, account ID) *Stay {
+	all := m.Stays[Seat{channel, account}]
+	return all[len(all)-1]
+}
+
+// joins notes that somebody has accepted to be in a channel.
+func (m *Model) joins(channel, account ID, member *Member) {
+	if !member.Joined {
+		m.stay(channel, account).Joined = m.TimeMS
+	}
+	member.Joined = true
+}
+
 // seat finds the channel and the member that an event is about.
 func (m *Model) seat(channel, account []byte) (*Channel, *Member, error) {
 	c := m.Channels[ID(channel)]
@@ -44,6 +80,8 @@ func (m *Model) createChannel(ev *pb.ChannelCreated) error {
 	if m.Channels[id] != nil || m.ids[ID(ev.CreatorId)] == nil {
 		return fmt.Errorf("a channel made twice, or by nobody")
 	}
+	m.Founded[id] = true
+	m.enters(id, ID(ev.CreatorId), true)
 	m.Channels[id] = &Channel{
 		Name: ev.Name, Description: ev.Description, Settings: ev.Settings, Version: 1, Committers: map[uint64]ID{},
 		Bans:    map[ID]*pb.ChannelUserBanned{},
@@ -65,6 +103,7 @@ func (m *Model) changeMembers(ev *pb.ChannelMembersChanged) error {
 			return fmt.Errorf("somebody was invited who is banned from the channel")
 		}
 		c.Members[ID(account)] = &Member{Role: pb.ChannelRole_CHANNEL_MEMBER}
+		m.enters(ID(ev.ChannelId), ID(account), false)
 	}
 	for _, account := range ev.Removed {
 		gone := c.Members[ID(account)]
@@ -75,6 +114,7 @@ func (m *Model) changeMembers(ev *pb.ChannelMembersChanged) error {
 			return fmt.Errorf("somebody was put out by who may not")
 		}
 		delete(c.Members, ID(account))
+		m.stay(ID(ev.ChannelId), ID(account)).Left = m.TimeMS
 	}
 	if len(ev.NewOwner) > 0 {
 		c.Members[ID(ev.NewOwner)].Role = pb.ChannelRole_CHANNEL_OWNER
@@ -107,7 +147,9 @@ func (m *Model) updateMember(ev *pb.ChannelMemberUpdated) error {
 	if err != nil {
 		return err
 	}
-	member.Joined = member.Joined || ev.Joined
+	if ev.Joined {
+		m.joins(ID(ev.ChannelId), ID(ev.AccountId), member)
+	}
 	if ev.Presence != nil {
 		member.Presence = *ev.Presence
 	}
@@ -169,8 +211,12 @@ func (m *Model) post(ev *pb.ChannelPosted, now uint64) error {
 		if c.LastSeq++; ev.ChannelSeq != c.LastSeq {
 			return fmt.Errorf("post %d, the next is %d", ev.ChannelSeq, c.LastSeq)
 		}
-		sender.Joined = true
+		if err := m.owed(c, ev); err != nil {
+			return err
+		}
+		m.joins(ID(ev.ChannelId), ID(ev.SenderId), sender)
 	}
+	post := Post{ID(ev.ChannelId), ev.ChannelSeq, ev.Welcome, ev.Commit, c.Epoch}
 	if ev.Commit {
 		if by, ended := c.Committers[c.Epoch]; ended {
 			return fmt.Errorf("epoch %d was ended twice, by %x", c.Epoch, by)
@@ -180,7 +226,7 @@ func (m *Model) post(ev *pb.ChannelPosted, now uint64) error {
 	}
 	return m.store(&storedMessage{
 		id: ID(ev.MessageId), owner: ID(ev.ChannelId), sender: ID(ev.SenderId), hash: [32]byte(ev.PayloadSha256),
-		size: ev.PayloadSize, expires: ev.ExpiresMs, targets: ev.Targets, skipped: ev.Skipped,
+		size: ev.PayloadSize, expires: ev.ExpiresMs, targets: ev.Targets, skipped: ev.Skipped, post: post,
 		mayHave: func(account ID) bool {
 			member := c.Members[account]
 			if member == nil {
@@ -192,6 +238,33 @@ func (m *Model) post(ev *pb.ChannelPosted, now uint64) error {
 			return member.Joined || member.Welcomed
 		},
 	}, now)
+}
+
+// owed refuses a post that leaves somebody out: each device of each member who gets
+// posts has a place in its queue, or is told of a gap, but one of the sender's.
+func (m *Model) owed(c *Channel, ev *pb.ChannelPosted) error {
+	given := map[Key]bool{}
+	for _, t := range ev.Targets {
+		given[Key(t.DeviceKey)] = true
+	}
+	for _, device := range ev.Skipped {
+		given[Key(device)] = true
+	}
+	for account, member := range c.Members {
+		if !member.Joined && !member.Welcomed || m.isBanned(account) {
+			continue
+		}
+		left := 0
+		for _, device := range m.ids[account].Devices {
+			if !given[device] {
+				left++
+			}
+		}
+		if left > 1 || left == 1 && account != ID(ev.SenderId) {
+			return fmt.Errorf("post %d leaves out %d devices of a member", ev.ChannelSeq, left)
+		}
+	}
+	return nil
 }
 
 func (m *Model) requestRotation(ev *pb.ChannelRotationRequested) error {

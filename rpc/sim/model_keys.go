@@ -76,6 +76,7 @@ func (m *Model) reset(ev *pb.AccountReset, now uint64) error {
 // beginGeneration takes back what a lost end of the log may have moved on.
 func (m *Model) beginGeneration() {
 	m.begun = true
+	m.spendPackages()
 	clear(m.Sessions)
 	for _, a := range m.Accounts {
 		a.Reset = nil
@@ -106,6 +107,11 @@ func (m *Model) revoke(ev *pb.KeyTransparencyEntry) error {
 		for token, s := range m.Sessions {
 			if s.Account == a.ID && (all || s.Device == key) {
 				delete(m.Sessions, token)
+			}
+		}
+		for _, device := range a.Devices {
+			if all || device == key {
+				m.removePackages(device)
 			}
 		}
 		if i := slices.Index(a.Devices, key); i >= 0 {

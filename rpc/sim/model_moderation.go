@@ -105,7 +105,7 @@ func (m *Model) report(ev *pb.MessageReported) error {
 	if m.Reports[id] != 0 || m.ids[by] == nil || m.ids[ID(ev.AccountId)] == nil || m.isBanned(by) {
 		return errors.New("a report twice, by or about nobody, or by somebody who is banned")
 	}
-	m.Reports[id] = pb.ReportState_OPEN
+	m.Reports[id], m.Proved[id] = pb.ReportState_OPEN, ev.Proved
 	m.Payloads[PayloadKey{by, id}] = [32]byte(ev.ContentSha256)
 	return nil
 }
@@ -156,6 +156,9 @@ func (m *Model) expireChannelBans(ev *pb.ChannelBansExpired) error {
 
 // acts refuses what a banned account did.
 func (m *Model) acts(ev *pb.Event) error {
+	if actor := inChannel(ev); len(actor) > 0 && m.isBanned(ID(actor)) {
+		return fmt.Errorf("%T by somebody who is banned was accepted", ev.Body)
+	}
 	var device []byte
 	switch b := ev.Body.(type) {
 	case *pb.Event_MessagesDrained:
@@ -169,6 +172,14 @@ func (m *Model) acts(ev *pb.Event) error {
 		if m.isBanned(ID(b.MessageEnqueued.SenderId)) || m.isBanned(to) && !b.MessageEnqueued.Control {
 			return errors.New("a message from or to somebody who is banned was accepted")
 		}
+	case *pb.Event_ChannelPosted:
+		for _, t := range b.ChannelPosted.Targets {
+			if q := m.Queues[Key(t.DeviceKey)]; q != nil && m.isBanned(q.Owner) {
+				return errors.New("a post to somebody who is banned was accepted")
+			}
+		}
+	case *pb.Event_KeyPackagesUploaded:
+		device = b.KeyPackagesUploaded.DeviceKey
 	case *pb.Event_SessionStarted:
 		if m.isBanned(ID(b.SessionStarted.AccountId)) {
 			return errors.New("somebody who is banned logged in")
@@ -186,6 +197,32 @@ func (m *Model) acts(ev *pb.Event) error {
 	}
 	if q := m.Queues[Key(device)]; q != nil && m.isBanned(q.Owner) {
 		return fmt.Errorf("%T by a device of somebody who is banned was accepted", ev.Body)
+	}
+	return nil
+}
+
+// inChannel is the account that does something in a channel by an event, if it is one
+// of those.
+func inChannel(ev *pb.Event) []byte {
+	switch b := ev.Body.(type) {
+	case *pb.Event_ChannelCreated:
+		return b.ChannelCreated.CreatorId
+	case *pb.Event_ChannelMembersChanged:
+		return b.ChannelMembersChanged.ActorId
+	case *pb.Event_ChannelMemberUpdated:
+		return b.ChannelMemberUpdated.AccountId
+	case *pb.Event_ChannelUpdated:
+		return b.ChannelUpdated.ActorId
+	case *pb.Event_ChannelEpochSet:
+		return b.ChannelEpochSet.ActorId
+	case *pb.Event_ChannelPosted:
+		return b.ChannelPosted.SenderId
+	case *pb.Event_ChannelRotationRequested:
+		return b.ChannelRotationRequested.ActorId
+	case *pb.Event_ChannelUserBanned:
+		return b.ChannelUserBanned.ActorId
+	case *pb.Event_ChannelUserUnbanned:
+		return b.ChannelUserUnbanned.ActorId
 	}
 	return nil
 }

@@ -28,29 +28,47 @@ type Person struct {
 	identity, device ed25519.PrivateKey
 	addr             *net.UDPAddr
 
-	client     *client.Client
-	registered bool
-	passwords  [][]byte // of which one is right; more than one after an unknown outcome
-	changes    int
-	keyset     *pb.KeySet // newest that is known to be accepted; nil when not known
-	keyEnd     keyEnd
-	endAfter   int // how many doings; 0 for never
-	doings     int
-	unsure     bool        // whose the account is
-	gone       atomic.Bool // without a device
-	confirmed  uint64
-	sends      int
-	lastError  error // of registering or logging in
+	client                 *client.Client
+	registered             bool
+	passwords              [][]byte // of which one is right; more than one after an unknown outcome
+	changes                int
+	keyset                 *pb.KeySet // newest that is known to be accepted; nil when not known
+	keyEnd                 keyEnd
+	endAfter               int // how many doings; 0 for never
+	doings                 int
+	unsure                 bool        // whose the account is
+	gone                   atomic.Bool // without a device
+	confirmed              uint64
+	sends                  int
+	packages               int
+	uploaded               []byte // a KeyPackage of an earlier upload
+	lastError              error  // of registering or logging in
+	told                   error  // by the last call of insist
+	arrived                atomic.Bool
+	moderator              bool // is to be one
+	isModerator            bool
+	received               *pb.Envelope    // the newest message
+	owner                  *Person         // of a second device
+	second                 *Person         // device of the person; nil while there is none
+	linkAfter, unlinkAfter int             // how many doings; 0 for never
+	rooms                  map[ID]progress // as last told
+	ears                   sync.WaitGroup  // what listens to pushes
 
 	mu sync.Mutex // of identity, which others read
 }
 
 func newPerson(w *World, i int) *Person {
-	p := &Person{world: w, name: fmt.Sprintf("person%d", i), rng: rand.New(rand.NewPCG(w.Seed, uint64(100+i)))}
+	p := &Person{world: w, name: fmt.Sprintf("person%d", i), rooms: map[ID]progress{}, rng: rand.New(rand.NewPCG(w.Seed, uint64(100+i)))}
 	p.identity, p.device = p.keyFor("identity"), p.keyFor("device")
 	p.passwords = [][]byte{[]byte("first of " + p.name)}
 	p.addr = &net.UDPAddr{IP: net.IPv4(10, 0, byte(i), 1), Port: 4000}
 	p.keyEnd, p.endAfter = drawKeyEnd(w.Seed, i)
+	if p.moderator = i == 0 && drawModerator(w.Seed); p.moderator {
+		p.endAfter = 0
+	}
+	if p.endAfter == 0 {
+		p.linkAfter, p.unlinkAfter = drawLink(w.Seed, i)
+	}
 	return p
 }
 
@@ -81,12 +99,19 @@ func (p *Person) live(ctx context.Context) {
 		if !p.ready(ctx) {
 			continue
 		}
-		if p.doings++; p.doings == p.endAfter {
+		switch p.doings++; p.doings {
+		case p.endAfter:
 			p.endKey(ctx)
-		} else {
+		case p.linkAfter:
+			p.linkDevice(ctx)
+		case p.unlinkAfter:
+			p.unlinkDevice(ctx)
+		default:
 			p.act(ctx)
 		}
 		if p.gone.Load() {
+			p.peek(ctx) // in vain
+			p.send(ctx)
 			return
 		}
 	}
@@ -140,10 +165,13 @@ func (p *Person) ready(ctx context.Context) bool {
 	if !p.registered && !p.register(ctx) {
 		return false
 	}
-	if _, ok := p.client.Session(); ok {
-		return true
+	if _, ok := p.client.Session(); !ok && !p.login(ctx) {
+		return false
 	}
-	return p.login(ctx)
+	if p.moderator {
+		p.becomeModerator(ctx)
+	}
+	return true
 }
 
 func (p *Person) register(ctx context.Context) bool {
@@ -175,6 +203,7 @@ func (p *Person) register(ctx context.Context) bool {
 		// has another record, so the server can't take it for the same.
 		p.registered = true
 	}
+	p.arrived.Store(p.registered)
 	return p.registered
 }
 
@@ -186,9 +215,12 @@ func (p *Person) login(ctx context.Context) bool {
 		s.finish()
 		p.lastError = err
 		if err == nil {
-			p.passwords = [][]byte{password}
+			p.setPasswords([][]byte{password})
 			p.loggedIn(s, session)
 			return true
+		}
+		if client.ReasonOf(err) == pb.Reason_BANNED {
+			p.world.History.addToldBanned(ToldBanned{s, p})
 		}
 		if !errors.Is(err, client.ErrLoginFailed) {
 			return false
@@ -210,13 +242,30 @@ func (p *Person) loggedIn(s span, session *client.Session) {
 	})
 }
 
+// fact is a promise that came with the answer to a call in the person's session.
 func (p *Person) fact(s span, what string, check func(*Model) error) {
+	p.accepted(s, what)
 	p.world.History.addFact(Fact{s, p.name + "'s " + what, check})
+}
+
+// accepted notes that a call in the device's session was answered with Ok.
+func (p *Person) accepted(s span, what string) {
+	p.world.History.addAccepted(Accepted{s, p.who(), p.DeviceKey(), what})
 }
 
 // act does one thing.
 func (p *Person) act(ctx context.Context) {
-	switch n := p.rng.IntN(100); {
+	switch n := p.rng.IntN(142); {
+	case p.isModerator && p.rng.IntN(8) == 0:
+		p.moderate(ctx)
+	case n >= 140:
+		p.report(ctx)
+	case n >= 112:
+		p.converse(ctx)
+	case n >= 107:
+		p.uploadPackages(ctx)
+	case n >= 100:
+		p.takePackages(ctx)
 	case n < 40:
 		p.send(ctx)
 	case n < 48:
@@ -272,7 +321,7 @@ func (p *Person) changePassword(ctx context.Context) {
 	s.finish()
 	switch {
 	case err == nil:
-		p.passwords = [][]byte{next}
+		p.setPasswords([][]byte{next})
 		p.loggedIn(s, session)
 		at := p.changes
 		p.fact(s, "password change", func(m *Model) error {
@@ -286,7 +335,7 @@ func (p *Person) changePassword(ctx context.Context) {
 	case errors.Is(err, client.ErrLoginFailed):
 		p.world.History.Wrong(fmt.Sprintf("%s: the old password is refused", p.name))
 	default:
-		p.passwords = append(p.passwords, next)
+		p.setPasswords(append(p.passwords, next))
 	}
 }
 
@@ -301,6 +350,10 @@ func (p *Person) newHybridKey() ([]byte, bool) {
 
 // uploadHybridKey publishes a key in the KeySet that follows the newest one.
 func (p *Person) uploadHybridKey(ctx context.Context) {
+	if p.linkAfter > 0 && p.doings > p.linkAfter {
+		p.rotateHybridKey(ctx) // for the devices that there are
+		return
+	}
 	if p.unsure || p.keyset == nil && !p.learnKeySet(ctx) {
 		return
 	}
@@ -319,6 +372,11 @@ func (p *Person) uploadHybridKey(ctx context.Context) {
 		return
 	}
 	p.keyset = next
+	p.publishedFact(s, next)
+}
+
+// publishedFact remembers that the server accepted a KeySet.
+func (p *Person) publishedFact(s span, next *pb.KeySet) {
 	identity := p.IdentityKey()
 	p.world.published(identity, next.Version)
 	p.fact(s, "hybrid key", func(m *Model) error {

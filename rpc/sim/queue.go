@@ -25,7 +25,7 @@ func (m *Model) remove(q *Queue, cause string, which func(Item) bool) {
 		return false
 	})
 	for _, it := range gone {
-		q.Removed[it.Seq] = Removal{m.TimeMS, cause}
+		q.Removed[it.Seq] = Removal{m.TimeMS, cause, m.Size}
 		m.forget(it.Message)
 	}
 }
@@ -35,7 +35,7 @@ func (m *Model) drain(device Key, upTo uint64) error {
 	if q == nil || upTo < q.Cursor || upTo > q.Tail() {
 		return fmt.Errorf("drained up to %d", upTo)
 	}
-	q.Moves = append(q.Moves, Move{m.TimeMS, q.Cursor, upTo})
+	q.Moves = append(q.Moves, Move{m.TimeMS, q.Cursor, upTo, m.Size})
 	q.Cursor, q.Gap, q.GapUpTo = upTo, 0, 0
 	return nil
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"quicprochat/commands"
+	pb "quicprochat/proto/qpcv1"
+	"quicprochat/rpc/client"
 	"quicprochat/rpc/server"
 )
 
@@ -45,7 +47,8 @@ type World struct {
 	disk   *Disk
 	node   *server.Node
 	probe  *probe
-	ended  chan ending // what the disk saw of the end of the present life
+	alive  atomic.Pointer[probe] // the same, for those who run the server
+	ended  chan ending           // what the disk saw of the end of the present life
 	ghosts sync.WaitGroup
 	armed  atomic.Bool  // the planned operation may still end the present life
 	dawn   atomic.Int64 // people sleep until then, Unix milliseconds
@@ -53,11 +56,13 @@ type World struct {
 	wrong  atomic.Int64 // by how much the server's wall clock is wrong, nanoseconds
 	asleep atomic.Bool  // the machine is off: its clock is right when it comes back
 
-	mu      sync.Mutex
-	keysets map[Key]uint32 // newest that was accepted
-	fates   map[Key]keyFate
-	life    Life
-	wrongly span // since when the wall clock is wrong
+	mu       sync.Mutex
+	keysets  map[Key]uint32 // newest that was accepted
+	fates    map[Key]keyFate
+	rooms    []ID // channels whose ids went round
+	progress map[ID]progress
+	life     Life
+	wrongly  span // since when the wall clock is wrong
 }
 
 // ending is the disk that a life leaves behind.
@@ -72,13 +77,15 @@ func NewWorld(seed uint64) *World {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := &World{
 		Seed: seed, plan: drawPlan(rng), rng: rng, keysets: map[Key]uint32{}, fates: map[Key]keyFate{},
-		Net:     NewNetwork(rand.New(rand.NewPCG(seed, 2))),
-		History: &History{marks: map[uint64][32]byte{}},
-		logs:    &journal{}, begun: time.Now(),
+		progress: map[ID]progress{},
+		Net:      NewNetwork(rand.New(rand.NewPCG(seed, 2))),
+		History:  &History{marks: map[uint64][32]byte{}, passed: map[[32]byte]*Passed{}},
+		logs:     &journal{}, begun: time.Now(),
 	}
 	for i := range w.plan.people {
 		w.People = append(w.People, newPerson(w, i))
 	}
+	w.History.people = w.People
 	return w
 }
 
@@ -100,6 +107,9 @@ func (w *World) Run() error {
 	err := w.lives()
 	cancel()
 	people.Wait()
+	for _, p := range w.People {
+		p.ears.Wait()
+	}
 	<-storms
 	<-clocks
 	if err == nil {
@@ -155,6 +165,7 @@ func (w *World) start(fs *vfs.MemFS, acceptTime bool) error {
 	w.node = node
 	probe.node = node
 	w.probe = probe
+	w.alive.Store(probe)
 	node.Engine().OnPublish(func(commands.Published) { probe.look() })
 	if w.ca == nil {
 		w.ca, err = readAll(w.disk.fs, node.CAFile())
@@ -395,8 +406,8 @@ func (w *World) settle() error {
 			} else {
 				err = p.lastError
 			}
-			if err == nil {
-				break
+			if err == nil || client.ReasonOf(err) == pb.Reason_BANNED {
+				break // who is banned has nothing to collect
 			}
 			if try == 20 {
 				return fmt.Errorf("%s can't collect mail in a calm world: %w", p.name, err)
