@@ -139,13 +139,13 @@ func (h *history) operations() []porcupine.Operation {
 	return all
 }
 
-// judge asks porcupine whether some order explains all answers.
-func (h *history) judge() (porcupine.CheckResult, []porcupine.Operation) {
+// judge asks porcupine, for so long at most, whether some order explains all answers.
+func (h *history) judge(patience time.Duration) (porcupine.CheckResult, []porcupine.Operation) {
 	all := h.operations()
 	if len(all) > maxOperations {
 		h.t.Errorf("%d operations, more than %d", len(all), maxOperations)
 	}
-	return porcupine.CheckOperationsTimeout(queueSpec, all, time.Minute), all
+	return porcupine.CheckOperationsTimeout(queueSpec, all, patience), all
 }
 
 // printHistory prints a history, in the order of calls.

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/anishathalye/porcupine"
 
@@ -42,7 +43,7 @@ func TestQueueIsLinearizable(t *testing.T) {
 	for seed := uint64(1); seed <= uint64(n); seed++ {
 		ok := t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			h := play(t, seed, disturbance(seed%uint64(kindsOfDisturbance)), nil)
-			result, all := h.judge()
+			result, all := h.judge(time.Minute)
 			if result != porcupine.Ok {
 				t.Errorf("seed %d: %s\n%s", seed, result, printHistory(all))
 			}

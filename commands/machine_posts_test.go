@@ -84,11 +84,11 @@ func (m *serverModel) postInto(c, after *modelChannel, changed bool, req *pb.Bat
 		return refused(pb.Status_RateLimited, why)
 	}
 	for _, w := range req.GetWelcomes() {
-		name := m.person(w.GetRecipientKeys()[0])
-		if after.members[name] == nil {
+		key := w.GetRecipientKeys()[0]
+		if after.members[m.everBy(key)] == nil {
 			return refused(pb.Status_NotFound, pb.Reason_NO_SUCH_MEMBER)
 		}
-		if len(m.reachable(name, now)) == 0 {
+		if name := m.person(key); name == "" || len(m.reachable(name, now)) == 0 { // its identity ended, or it has no device
 			return refused(pb.Status_NotFound, pb.Reason_NO_DEVICE)
 		}
 	}
@@ -183,7 +183,10 @@ func (m *machine) drawKeys(t *rapid.T, label string, least int) (keys [][]byte) 
 		if rapid.IntRange(0, 19).Draw(t, "nobody") == 0 {
 			name = "nobody"
 		}
-		keys = append(keys, m.public(m.identity(name)))
+		if rapid.IntRange(0, 9).Draw(t, "first identity") > 0 {
+			name = m.identity(name)
+		}
+		keys = append(keys, m.public(name))
 	}
 	return keys
 }

@@ -208,7 +208,7 @@ func (m *serverModel) enqueue(req *pb.EnqueueRequest, s *modelSession, now uint6
 		joined := false
 		for name, member := range c.members {
 			a := m.accounts[name]
-			joined = joined || member.joined && (len(e.recipient) > 0 && m.person(e.recipient) == name || len(e.device) > 0 && slices.Contains(a.devices, projections.Key(e.device)))
+			joined = joined || member.joined && (len(e.recipient) > 0 && m.everBy(e.recipient) == name || len(e.device) > 0 && slices.Contains(a.devices, projections.Key(e.device)))
 		}
 		if !me.joined || !joined {
 			return forbidden(pb.Reason_NOT_JOINED)

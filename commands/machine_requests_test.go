@@ -261,6 +261,9 @@ func (m *machine) drawRecipient(t *rapid.T) (key []byte, isDevice bool) {
 	if isDevice = rapid.Bool().Draw(t, "device"); isDevice {
 		return m.public(m.drawDevice(t, name)), true
 	}
+	if rapid.IntRange(0, 9).Draw(t, "first identity") == 0 {
+		return m.public(name), false
+	}
 	return m.public(m.identity(name)), false
 }
 

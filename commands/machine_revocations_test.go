@@ -270,7 +270,9 @@ func (m *machine) drawHandOver(t *rapid.T) *request {
 		ServerName: serverName, Username: name, OldKey: req.GetKey(), NewKey: keySet.GetIdentityKey(), KeySetHash: statement.KeySetHash(serverName, keySet),
 	}
 	req.Successor = &pb.Successor{Username: name, Keyset: keySet, OldSignature: both.Sign(m.key(former)), NewSignature: both.Sign(m.key(next))}
-	if rapid.IntRange(0, 7).Draw(t, "spoil") == 0 {
+	if next == former {
+		r.late = pb.Reason_KEY_INVALID
+	} else if rapid.IntRange(0, 7).Draw(t, "spoil") == 0 {
 		f := rapid.SampledFrom([]fault[*pb.Successor]{
 			{pb.Reason_MISSING_FIELD, func(s *pb.Successor) { s.Username = "" }},
 			{pb.Reason_MISSING_FIELD, func(s *pb.Successor) { s.Keyset = nil }},

@@ -82,6 +82,16 @@ func pointCached(prefix byte) bool {
 	return false
 }
 
+// memorable tells which rows a snapshot that is asked often keeps: those that say
+// who calls, and whom they name.
+func memorable(prefix byte) bool {
+	switch prefix {
+	case prefixSession, prefixDevice, prefixAccount, prefixAccountName, prefixKeyOwner, prefixRole, prefixBan:
+		return true
+	}
+	return false
+}
+
 // maxKeySize is enough for every key but those that hold a username or KT id.
 const maxKeySize = 1 + 16 + 32 + 4
 

@@ -12,6 +12,7 @@ type Snapshot struct {
 	views *Views
 	store *pebble.Snapshot
 	size  uint64
+	memo  memo
 	once  sync.Once
 	err   error
 }
@@ -33,7 +34,17 @@ func (s *Snapshot) rowReader(value []byte) *rowReader { return &rowReader{rest: 
 func (s *Snapshot) fault(err error) error { return s.views.fault(err) }
 
 func (s *Snapshot) get(key []byte) ([]byte, bool, error) {
+	if !memorable(key[0]) {
+		value, found, err := getFrom(s.store, key)
+		return value, found, s.fault(err)
+	}
+	if row, known := s.memo.find(key); known {
+		return row.value, row.present, nil
+	}
 	value, found, err := getFrom(s.store, key)
+	if err == nil {
+		s.memo.keep(key, memoRow{value, found})
+	}
 	return value, found, s.fault(err)
 }
 

@@ -87,7 +87,7 @@ func (c *monitorCommand) check(ctx context.Context, asker *asker) (string, error
 	if err := h.compare(answer.Person); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s has KeySet %d with %d devices, as this home made it; %d leaves", h.username,
+	return fmt.Sprintf("%s has KeySet %d of %d device(s), as this home made it; %d leaves", h.username,
 		answer.Person.Identity.KeySet.GetVersion(), len(answer.Person.Identity.DeviceKeys()), answer.Head.Size), nil
 }
 

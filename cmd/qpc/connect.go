@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"time"
 
@@ -59,6 +60,10 @@ func (a *app) reportRemote(err error) int {
 	}
 	var unreachable *client.ConnectError
 	if errors.As(err, &unreachable) {
+		var silent net.Error
+		if errors.As(err, &silent) && silent.Timeout() {
+			err = fmt.Errorf("%w: nobody answers there; is the server running, and is the address right (--server, QPC_SERVER)?", err)
+		}
 		return fail(a.stderr, exitNoConnection, err)
 	}
 	if errors.Is(err, client.ErrOutcomeUnknown) {

@@ -103,6 +103,9 @@ func (cmd deviceAddCommand) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if slices.ContainsFunc(known.Active(), func(key []byte) bool { return bytes.Equal(key, code.GetDeviceKey()) }) {
+		return cmd.again(ctx, a, k, c, known, code)
+	}
 	device := client.NewDevice{
 		Identity: k.identity(), Known: known,
 		Consent: &pb.DeviceConsent{DeviceKey: code.GetDeviceKey(), Signature: code.GetSignature()},
@@ -163,6 +166,20 @@ func (k *keys) checkCode(code *pb.DeviceCode, serverName string) error {
 		return usageError("the code is for the account %s with identity key %s", code.GetUsername(), fingerprint(code.GetIdentityKey()))
 	}
 	return nil
+}
+
+// again hands the secrets once more to a device that is in already: the first time
+// may have ended before they were on their way. They are sealed with the key that
+// was kept then; anybody could make a code that names a device of the account.
+func (cmd deviceAddCommand) again(ctx context.Context, a *app, k *keys, c *client.Client, known *client.Devices, code *pb.DeviceCode) error {
+	if cmd.Replaces != "" {
+		return fmt.Errorf("device %s is one of the account already: it can't take another one's place. To take that one out: qpc device revoke %s", fingerprint(code.GetDeviceKey()), cmd.Replaces)
+	}
+	if err := a.handOver(ctx, c, k, [][]byte{code.GetDeviceKey()}, cmd.WithIdentity); err != nil {
+		return err
+	}
+	return a.print(map[string]any{"device_key": hex.EncodeToString(code.GetDeviceKey()), "keyset_version": known.KeySet.GetVersion()},
+		"Device %s is one of the account already. It gets the keys once more.", fingerprint(code.GetDeviceKey()))
 }
 
 // checkIdentity refuses a home that can't sign for the identity, before anything is

@@ -17,13 +17,19 @@ import (
 )
 
 type deviceLinkCommand struct {
-	Name   string `arg:"" help:"Username of the account."`
-	NoWait bool   `help:"Print the code and end; 'qpc login' goes on once the device was added."`
+	Name    string        `arg:"" help:"Username of the account."`
+	NoWait  bool          `help:"Print the code and end; 'qpc login' goes on once the device was added."`
+	Timeout time.Duration `default:"15m" placeholder:"DURATION" help:"How long to wait; the code stays good afterwards."`
 	passwordFlags
 }
 
 func (deviceLinkCommand) Help() string {
-	return "Makes the key of a new device in an empty home folder, proves with the password that it is yours, and shows a code. Give that code to 'qpc device add' on a device that holds the identity key. The code is no secret, but make sure that it is yours that is added."
+	return `Makes the key of a new device in an empty home folder, proves with the password that it is yours, and shows a code. Give that code to 'qpc device add' on a device that holds the identity key. The code is no secret, but make sure that it is yours that is added: compare the keys that both show.
+
+  qpc --home phone device link alice     here; it waits, and is logged in once it was added
+  qpc device add CODE                    there
+
+Status 75: not added in time, or interrupted. Nothing is lost: 'qpc device link' shows the same code again, and 'qpc login' goes on once it was added.`
 }
 
 // linkPoll is how often a waiting link looks whether it was added.
@@ -38,6 +44,9 @@ func (cmd deviceLinkCommand) Run(ctx context.Context, a *app) error {
 	name, err := statement.CanonicalUsername(cmd.Name)
 	if err != nil {
 		return usageError("%w", err)
+	}
+	if cmd.Timeout <= 0 {
+		return usageError("--timeout %v: give at least 1s, or --no-wait", cmd.Timeout)
 	}
 	defer h.lock()()
 	k, err := h.keysToLink(name)
@@ -71,7 +80,7 @@ func (cmd deviceLinkCommand) Run(ctx context.Context, a *app) error {
 	if err := cmd.show(a, k, c); err != nil || cmd.NoWait {
 		return err
 	}
-	if err := k.awaitAdded(ctx, c); err != nil {
+	if err := cmd.await(ctx, a, k, c); err != nil {
 		return err
 	}
 	return a.finishLogin(ctx, h, k, c, password)
@@ -97,6 +106,24 @@ func (cmd deviceLinkCommand) show(a *app, k *keys, c *client.Client) error {
 	return a.print(map[string]any{"code": code, "device_key": hex.EncodeToString(consent.GetDeviceKey())}, "%s", code)
 }
 
+// await waits for another device to let this one in.
+func (cmd deviceLinkCommand) await(ctx context.Context, a *app, k *keys, c *client.Client) error {
+	if !a.JSON {
+		fmt.Fprintf(a.stderr, "Waiting up to %v to be added.\n", cmd.Timeout)
+	}
+	waiting, cancel := context.WithTimeout(ctx, cmd.Timeout)
+	defer cancel()
+	err := k.awaitAdded(waiting, c)
+	if err == nil || waiting.Err() == nil {
+		return err
+	}
+	why := "it was not added within " + cmd.Timeout.String()
+	if ctx.Err() != nil {
+		why = "interrupted before it was added"
+	}
+	return &exitError{exitPending, fmt.Errorf("this device is not linked yet: %s. Its code stays good: 'qpc login' goes on once it was added, and 'qpc device link %s' shows the code again", why, k.Username)}
+}
+
 // awaitAdded asks until this device is one of the account.
 func (k *keys) awaitAdded(ctx context.Context, c *client.Client) error {
 	device := k.device().Public().(ed25519.PublicKey)
@@ -104,6 +131,9 @@ func (k *keys) awaitAdded(ctx context.Context, c *client.Client) error {
 		known, err := c.ListDevices(ctx)
 		if err != nil {
 			return err
+		}
+		if known.IdentityRevoked {
+			return client.ErrKeyRevoked
 		}
 		for _, key := range known.Active() {
 			if bytes.Equal(key, device) {
