@@ -169,6 +169,7 @@ func TestSessionEndsWithinItsGroup(t *testing.T) {
 		results <- err
 	}()
 	<-held
+	waitAlone(b.engine)
 	// Both wait while the writer decides the first, so they share its group.
 	for i, decide := range []func(*Tx) (proto.Message, error){endSession(alice.token), nothing} {
 		go func() {
@@ -187,6 +188,17 @@ func TestSessionEndsWithinItsGroup(t *testing.T) {
 	}
 	if refused != 1 {
 		t.Errorf("%d commands were refused, want the one after the log-out", refused)
+	}
+}
+
+// waitAlone waits until the command that holds the writer is the only one that
+// counts: others count until a moment after they were answered.
+func waitAlone(e *Engine) {
+	for {
+		if count, _ := e.queue.load(); count == 1 {
+			return
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -374,6 +386,7 @@ func TestStopFinishesWhatWaits(t *testing.T) {
 		results <- err
 	}()
 	<-held
+	waitAlone(b.engine)
 	for i := range 10 {
 		go func() {
 			_, err := b.send(alice, bob, uint64(i), "x")
@@ -465,6 +478,7 @@ func TestDeadlinesTellTheTruth(t *testing.T) {
 		results <- err
 	}()
 	<-held
+	waitAlone(b.engine)
 	go func() { // still in the queue when its context ends: never executed
 		_, err := b.engine.Do(ctx, sending(alice, bob, requestID(b.engine.Now(), 2), []byte("queued")))
 		results <- err

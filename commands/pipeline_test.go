@@ -225,6 +225,7 @@ func (b *bed) holdWriter() (release func()) {
 	hold, held := make(chan struct{}), make(chan struct{})
 	go b.do([32]byte{}, pb.Auth_NONE, func(*Tx) (proto.Message, error) { close(held); <-hold; return nil, nil })
 	<-held
+	waitAlone(b.engine)
 	return func() { close(hold) }
 }
 
