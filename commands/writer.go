@@ -19,7 +19,7 @@ const pipelineDepth = 3
 
 // The views are flushed after so many unflushed events or changed rows, whichever
 // comes first: they bound how much of the log a start has to replay. Time goes with
-// the rows (docs/decisions/0014-flush-after-rows.md).
+// the rows (docs/decisions/0013-flush-after-rows.md).
 const (
 	flushAfterEvents = 200_000
 	flushAfterRows   = 150_000
