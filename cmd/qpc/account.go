@@ -172,13 +172,13 @@ func (cmd loginCommand) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer c.Close()
-	return a.finishLogin(ctx, h, k, c, password)
+	return a.finishLogin(ctx, h, k, c, password, 0)
 }
 
 // finishLogin opens a session, keeps it, and brings the keys for messages up to
 // date: a home that holds the identity key publishes its own, another one takes what
-// was handed to it.
-func (a *app) finishLogin(ctx context.Context, h *home, k *keys, c *client.Client, password []byte) error {
+// was handed to it, and waits for it as long as patience says.
+func (a *app) finishLogin(ctx context.Context, h *home, k *keys, c *client.Client, password []byte, patience time.Duration) error {
 	opened, err := c.Login(ctx, k.Username, password, k.device())
 	if err != nil {
 		return err
@@ -189,7 +189,7 @@ func (a *app) finishLogin(ctx context.Context, h *home, k *keys, c *client.Clien
 	if err := h.monitor(ctx, c, k); err != nil {
 		return err
 	}
-	version, err := h.bringKeysUpToDate(ctx, a, c, k)
+	version, err := h.bringKeysUpToDate(ctx, a, c, k, patience)
 	if err != nil {
 		return err
 	}

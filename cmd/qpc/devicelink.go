@@ -32,8 +32,16 @@ func (deviceLinkCommand) Help() string {
 Status 75: not added in time, or interrupted. Nothing is lost: 'qpc device link' shows the same code again, and 'qpc login' goes on once it was added.`
 }
 
-// linkPoll is how often a waiting link looks whether it was added.
-const linkPoll = 2 * time.Second
+// handOverTime is how long a device that was added waits for its keys: the other one
+// sends them as soon as it was let in, which this one may see first.
+const handOverTime = 15 * time.Second
+
+// linkPoll is how often a waiting link looks whether it was added, secretsPoll how
+// often it then looks for its keys.
+const (
+	linkPoll    = 2 * time.Second
+	secretsPoll = 200 * time.Millisecond
+)
 
 // Run makes the device, shows its code, and waits until it was added.
 func (cmd deviceLinkCommand) Run(ctx context.Context, a *app) error {
@@ -83,7 +91,7 @@ func (cmd deviceLinkCommand) Run(ctx context.Context, a *app) error {
 	if err := cmd.await(ctx, a, k, c); err != nil {
 		return err
 	}
-	return a.finishLogin(ctx, h, k, c, password)
+	return a.finishLogin(ctx, h, k, c, password, handOverTime)
 }
 
 // show prints the code of this device.
@@ -250,6 +258,22 @@ func (k *keys) merge(secrets *pb.DeviceSecrets) {
 	for _, key := range secrets.GetSealKeys() {
 		if !bytes.Equal(key.GetDeviceKey(), k.device().Public().(ed25519.PublicKey)) {
 			k.rememberSealKey(key)
+		}
+	}
+}
+
+// awaitSecrets looks for what another device handed over until it found hybrid keys,
+// or for as long as patience says; once without any.
+func (h *home) awaitSecrets(ctx context.Context, c *client.Client, k *keys, patience time.Duration) error {
+	end := time.Now().Add(patience)
+	for {
+		if err := h.findSecrets(ctx, c, k); err != nil || len(k.HybridSeeds) > 0 || !time.Now().Before(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(secretsPoll):
 		}
 	}
 }

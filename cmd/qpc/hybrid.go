@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -13,10 +14,11 @@ import (
 )
 
 // bringKeysUpToDate makes the newest KeySet and this home agree about the hybrid key,
-// and returns the KeySet's version.
-func (h *home) bringKeysUpToDate(ctx context.Context, a *app, c *client.Client, k *keys) (uint32, error) {
+// and returns the KeySet's version. A home without one waits for it as long as
+// patience says.
+func (h *home) bringKeysUpToDate(ctx context.Context, a *app, c *client.Client, k *keys, patience time.Duration) (uint32, error) {
 	if len(k.HybridSeeds) == 0 {
-		if err := h.findSecrets(ctx, c, k); err != nil {
+		if err := h.awaitSecrets(ctx, c, k, patience); err != nil {
 			return 0, err
 		}
 		if len(k.HybridSeeds) == 0 {
