@@ -43,13 +43,13 @@ func (e *Engine) Audit(ctx context.Context, caller Caller, req *pb.AuditKeyTrans
 	case *pb.AuditKeyTransparencyRequest_Head:
 		err = e.auditProof(ctx, caller, req, resp, func(*Proofs) error { return nil })
 	case *pb.AuditKeyTransparencyRequest_Sizes:
-		err = e.auditSizes(q.Sizes, resp)
+		err = e.auditSizes(ctx, q.Sizes, resp)
 	case *pb.AuditKeyTransparencyRequest_Resource:
-		err = e.auditResource(q.Resource, resp)
+		err = e.auditResource(ctx, q.Resource, resp)
 	case *pb.AuditKeyTransparencyRequest_Index:
-		err = e.auditLeaf(caller, q.Index, resp)
+		err = e.auditLeaf(ctx, caller, q.Index, resp)
 	case *pb.AuditKeyTransparencyRequest_Message:
-		err = e.auditMessage(caller, q.Message, resp)
+		err = e.auditMessage(ctx, caller, q.Message, resp)
 	default:
 		err = missing("query")
 	}
@@ -97,22 +97,37 @@ func (e *Engine) auditProof(ctx context.Context, caller Caller, req *pb.AuditKey
 
 var errNoSuchEntry = Refuse(pb.Status_NotFound, pb.Reason_NO_SUCH_ENTRY, "the published log has no such entry")
 
-// signed is the newest signed checkpoint. Release it.
-func (e *Engine) signed() (*Checkpoint, error) {
-	c := e.Checkpoint()
-	if c == nil {
+// signed is the newest signed checkpoint. Release it. The first one since the start
+// is waited for: it is signed when a HEAD is published.
+func (e *Engine) signed(ctx context.Context) (*Checkpoint, error) {
+	if c := e.Checkpoint(); c != nil {
+		return c, nil
+	}
+	if e.signer.Stopped() != nil {
 		return nil, errNoSigning
 	}
-	return c, nil
+	p := e.acquire()
+	if p == nil {
+		return nil, errStopping
+	}
+	state, err := projections.TransparencyState(p.snap)
+	p.release()
+	if err != nil {
+		return nil, err
+	}
+	if state.Heads == 0 {
+		return nil, errNoSigning
+	}
+	return e.waitSigned(ctx, 1)
 }
 
 // auditSizes proves that one published size continues another.
-func (e *Engine) auditSizes(pair *pb.SizePair, resp *pb.AuditKeyTransparencyResponse) error {
+func (e *Engine) auditSizes(ctx context.Context, pair *pb.SizePair, resp *pb.AuditKeyTransparencyResponse) error {
 	from, to := pair.GetFrom(), pair.GetTo()
 	if from == 0 || from > to {
 		return invalid("sizes: from %d to %d: the first is at least 1, the second not below it", from, to)
 	}
-	c, err := e.signed()
+	c, err := e.signed(ctx)
 	if err != nil {
 		return err
 	}
@@ -129,8 +144,8 @@ func (e *Engine) auditSizes(pair *pb.SizePair, resp *pb.AuditKeyTransparencyResp
 const noteResource = "checkpoint"
 
 // auditResource gives what the log also shows over HTTP.
-func (e *Engine) auditResource(r *pb.LogResource, resp *pb.AuditKeyTransparencyResponse) error {
-	c, err := e.signed()
+func (e *Engine) auditResource(ctx context.Context, r *pb.LogResource, resp *pb.AuditKeyTransparencyResponse) error {
+	c, err := e.signed(ctx)
 	if err != nil {
 		return err
 	}
@@ -182,8 +197,8 @@ func (e *Engine) Resource(c *Checkpoint, p kt.TilePath) ([]byte, error) {
 }
 
 // auditLeaf shows a leaf with its path; what it commits to only to who did it.
-func (e *Engine) auditLeaf(caller Caller, index uint64, resp *pb.AuditKeyTransparencyResponse) error {
-	c, err := e.signed()
+func (e *Engine) auditLeaf(ctx context.Context, caller Caller, index uint64, resp *pb.AuditKeyTransparencyResponse) error {
+	c, err := e.signed(ctx)
 	if err != nil {
 		return err
 	}
@@ -224,7 +239,7 @@ func (e *Engine) nextHeadIn(c *Checkpoint) uint64 {
 }
 
 // auditMessage finds the leaf of a message by the receipt that its sender has.
-func (e *Engine) auditMessage(caller Caller, m *pb.SentMessage, resp *pb.AuditKeyTransparencyResponse) error {
+func (e *Engine) auditMessage(ctx context.Context, caller Caller, m *pb.SentMessage, resp *pb.AuditKeyTransparencyResponse) error {
 	if err := requireDevice(caller); err != nil {
 		return err
 	}
@@ -246,7 +261,7 @@ func (e *Engine) auditMessage(caller Caller, m *pb.SentMessage, resp *pb.AuditKe
 	if !found {
 		return errNoSuchEntry
 	}
-	return e.auditLeaf(caller, index, resp)
+	return e.auditLeaf(ctx, caller, index, resp)
 }
 
 // Methods whose receipts know messages.
