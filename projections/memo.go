@@ -11,7 +11,7 @@ import (
 // often, and then only the rows that nearly every call reads: who calls, and whom
 // they name.
 //
-//	get ──▶ asked so far ≤ memoAfter: the store
+//	get ──▶ the first memoAfter times: the store
 //	        later: rows, else the store and into rows while there is room
 type memo struct {
 	asked atomic.Uint32
