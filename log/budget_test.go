@@ -37,7 +37,6 @@ func TestIOBudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer mustClose(t, l)
 	c.walSyncs.Store(0)
 	const groups, perGroup, anchorEvery = 40, 20, 4 // less than a memory table, whose end costs a sync too
 	var payloadBytes int
@@ -66,6 +65,7 @@ func TestIOBudget(t *testing.T) {
 	if w, s := c.anchorWrites.Load(), c.anchorSyncs.Load(); w != anchors || s != anchors {
 		t.Errorf("%d writes and %d syncs for %d anchors", w, s, anchors)
 	}
+	mustClose(t, l) // tiles are stored beside the groups, at the latest by now
 	got := l.Counters()
 	if got.TileBatches == 0 || got.TileBatches > groups*perGroup/tileWidth+1 {
 		t.Errorf("%d tile batches", got.TileBatches)
