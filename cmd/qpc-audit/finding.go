@@ -84,6 +84,9 @@ func unsettled(format string, args ...any) error {
 	return &unsettledError{fmt.Sprintf(format, args...)}
 }
 
+// errInterrupted: the person ended it before there was anything to say.
+var errInterrupted = unsettled("interrupted before anything was checked")
+
 func isUnsettled(err error) bool {
 	var own *unsettledError
 	return errors.As(err, &own) || errors.Is(err, kt.ErrStale) || errors.Is(err, kt.ErrPolicy) || errors.Is(err, kt.ErrOlder)

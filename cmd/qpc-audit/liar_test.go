@@ -246,7 +246,7 @@ func TestWitnessMeetsALiar(t *testing.T) {
 		t.Fatal(err)
 	}
 	flags := auditFlags{sourceFlags: sourceFlags{URL: served.URL}, trustFlags: trustFlags{VKey: a.node.VerifierKeyFile(), Freshness: time.Hour}, State: filepath.Join(w.dir, "state")}
-	audit, err := flags.auditor(t.Context(), &app{stderr: &w.stderr})
+	audit, err := flags.auditor(&app{stderr: &w.stderr})
 	if err != nil {
 		t.Fatal(err)
 	}

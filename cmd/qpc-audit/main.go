@@ -124,6 +124,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	if err := parsed.Run(ctx, &app{stdin, stdout, stderr}); err != nil {
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			err = errInterrupted
+		}
 		return fail(stderr, statusOf(err), err)
 	}
 	return exitSatisfied

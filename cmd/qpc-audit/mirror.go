@@ -40,7 +40,7 @@ func (c *mirrorCommand) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	src, err := c.open(ctx)
+	src, err := c.open()
 	if err != nil {
 		return err
 	}
