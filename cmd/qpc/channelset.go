@@ -213,6 +213,9 @@ func (s *channelSession) listOne(ctx context.Context, digits string, room *chann
 		return s.app.print(object, "%s (%s): %s, %d members", room.Name, digits[:8], state, len(members))
 	}
 	object["unread"], object["from"] = true, unread
+	if unread == s.keys.Username {
+		return s.app.print(object, "%s (%s): %s, %d members; 'qpc recv' takes it over from your other device", room.Name, digits[:8], state, len(members))
+	}
 	return s.app.print(object, "%s (%s): %s by %s, %d members; 'qpc recv' reads the invitation", room.Name, digits[:8], state, unread, len(members))
 }
 
@@ -253,8 +256,8 @@ func (cmd channelMembers) Run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
-	if r := info.GetRotation(); r != nil && !a.JSON {
-		return a.print(nil, "Asked for new keys: %d of %d have committed since.", r.GetCommitted(), r.GetJoined())
+	if r := info.GetRotation(); r != nil {
+		return a.print(map[string]any{"rotation_ms": r.GetRequestedMs(), "committed": r.GetCommitted(), "joined": r.GetJoined()}, "Asked for new keys: %d of %d have committed since.", r.GetCommitted(), r.GetJoined())
 	}
 	return nil
 }

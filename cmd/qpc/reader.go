@@ -102,6 +102,12 @@ func (r *reader) sender(ctx context.Context, content *pb.SealedContent) (*person
 	if err := from.verify(content); err != nil {
 		return nil, &rejection{fmt.Errorf("it claims to come from %s: %w", from.name, err)}
 	}
+	if from.name == r.keys.Username { // nobody to be met: the identity is at hand
+		if !bytes.Equal(from.keyset.GetIdentityKey(), r.identity) {
+			return nil, &rejection{errors.New("it claims to come from this account, and does not")}
+		}
+		from.isNew = false
+	}
 	return from, nil
 }
 
