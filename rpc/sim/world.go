@@ -228,7 +228,9 @@ func (w *World) hangNowAndThen() {
 	if rng.IntN(2) == 0 {
 		return
 	}
-	between := func(least, most int) time.Duration { return time.Duration(least+rng.IntN(most-least)) * time.Millisecond }
+	between := func(least, most int) time.Duration {
+		return time.Duration(least+rng.IntN(most-least)) * time.Millisecond
+	}
 	for at := between(1000, 8000); at < w.plan.length; at += between(5000, 15_000) {
 		long := between(500, 6000)
 		time.AfterFunc(at, func() { disk.Hang(time.Now().Add(long)) })
