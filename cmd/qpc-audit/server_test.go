@@ -43,7 +43,7 @@ func bootServer(t *testing.T) *audienceOf {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := node.Shutdown(ctx); err != nil {
 			t.Error(err)

@@ -37,8 +37,9 @@ type Model struct {
 	Stays   map[Seat][]*Stay
 	// Bans are those that nothing has ended yet, by account.
 	Bans map[ID]*pb.UserBanned
-	// Reports are the states of all reports.
+	// Reports are the states of all reports, touched when they came or got them.
 	Reports map[ID]pb.ReportState
+	touched map[ID]uint64
 	// Proved are those whose tag was right.
 	Proved map[ID]bool
 	// Packages are all KeyPackages ever, by id; shelves are the same by device.
@@ -147,7 +148,7 @@ func NewModel() *Model {
 		Receipts: map[ReceiptKey]*pb.Receipt{}, KeySets: map[Key]*pb.KeySet{}, ids: map[ID]*Account{},
 		Payloads: map[PayloadKey][32]byte{}, Gone: map[PayloadKey]bool{}, Messages: map[ID]*Message{},
 		Revoked: map[Key]*pb.Revocation{}, Channels: map[ID]*Channel{},
-		Bans: map[ID]*pb.UserBanned{}, Reports: map[ID]pb.ReportState{}, Proved: map[ID]bool{},
+		Bans: map[ID]*pb.UserBanned{}, Reports: map[ID]pb.ReportState{}, touched: map[ID]uint64{}, Proved: map[ID]bool{},
 		Founded: map[ID]bool{}, Stays: map[Seat][]*Stay{}, Packages: map[ID]*Package{}, shelves: map[Key][]*Package{},
 	}
 }
@@ -204,6 +205,8 @@ func (m *Model) body(ev *pb.Event) error {
 		return m.report(b.MessageReported)
 	case *pb.Event_ReportResolved:
 		return m.resolve(b.ReportResolved)
+	case *pb.Event_ReportsExpired:
+		return m.expireReports(b.ReportsExpired)
 	case *pb.Event_KeyPackagesUploaded:
 		return m.uploadPackages(b.KeyPackagesUploaded)
 	case *pb.Event_KeyPackagesTaken:

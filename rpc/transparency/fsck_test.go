@@ -44,7 +44,7 @@ func fsck(t *testing.T, program, url, vkey string) (accepted bool, said string) 
 	if err := os.WriteFile(keyFile, []byte(vkey), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := contextWithTimeout(time.Minute)
+	ctx, cancel := contextWithTimeout(5 * time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, program, "-ui=false", "-N=8", "-storage_url="+url, "-public_key="+keyFile).CombinedOutput()
 	if err != nil {
