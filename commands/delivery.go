@@ -13,6 +13,8 @@ import (
 // batch see the positions and the quotas that those before them took.
 type delivery struct {
 	tx *Tx
+	// single is the memory of a call with one message; nil: of several.
+	single *single
 	// The caches stay nil for a single message, which meets no queue twice.
 	recipients map[recipientName]*recipient
 	rooms      map[projections.Key]*room
@@ -50,7 +52,8 @@ func (d *delivery) place(o *outgoing) (*placed, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &placed{outgoing: o, account: to.account}
+	p := d.newPlaced()
+	p.outgoing, p.account = o, to.account
 	p.targets = p.slot[:0]
 	full, err := d.fill(p, to.queues, uint64(len(o.payload)))
 	switch {
@@ -115,7 +118,7 @@ func (d *delivery) recipient(name recipientName) (*recipient, error) {
 	if known := d.recipients[name]; known != nil {
 		return known, nil
 	}
-	to := new(recipient)
+	to := d.newRecipient()
 	to.queues = to.slot[:0]
 	var devices []projections.Key
 	var err error
@@ -209,13 +212,15 @@ type messageEvent struct {
 	digest       [32]byte
 }
 
-// emit decides a placed message and returns its id, drawn here. Messages are
-// emitted in the order in which they were placed.
+// emit decides a placed message and returns its id, drawn here, which a single
+// message's caller must copy. Messages are emitted in the order in which they were
+// placed.
 func (d *delivery) emit(p *placed) (*projections.ID, error) {
 	if err := d.emitReleases(p); err != nil {
 		return nil, err
 	}
-	e := &messageEvent{id: d.tx.NewMessageID(), to: p.account, from: d.tx.Caller().Account, digest: p.digest}
+	e := d.newEvent()
+	e.id, e.to, e.from, e.digest = d.tx.NewMessageID(), p.account, d.tx.Caller().Account, p.digest
 	d.tx.PutPayload(e.to, e.id, p.payload)
 	e.event.Body, e.body.MessageEnqueued = &e.body, &e.message
 	e.message.MessageId = e.id[:]

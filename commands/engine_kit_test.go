@@ -92,7 +92,7 @@ func createLog(t testing.TB, fs vfs.FS, dir string) *kt.VRFPrivateKey {
 	if err := errors.Join(parent.Sync(), parent.Close()); err != nil {
 		t.Fatal(err)
 	}
-	first := log.Record{Leaf: projections.LeafOf(ev, raw, kt.Opening{}, kt.Label{}), Event: raw}
+	first := log.Record{Leaf: projections.AppendLeaf(nil, ev, raw, kt.Opening{}, kt.Label{}), Event: raw}
 	if err := log.Create(fs, dir, bedStore, first); err != nil {
 		t.Fatal(err)
 	}
@@ -252,8 +252,13 @@ func sending(from, to persona, id []byte, payload []byte) *Command {
 	}
 }
 
-// sendFake puts one message into the queue of a persona's device.
+// sendFake puts one message into the queue of a persona's device, for a day.
 func sendFake(tx *Tx, to persona, payload []byte) (proto.Message, error) {
+	return sendFakeFor(tx, to, payload, dayMS)
+}
+
+// sendFakeFor is sendFake with another time to live, in milliseconds.
+func sendFakeFor(tx *Tx, to persona, payload []byte, ttlMS uint64) (proto.Message, error) {
 	queue, found, err := projections.Queue(tx.View(), to.device)
 	if err != nil {
 		return nil, err
@@ -267,7 +272,7 @@ func sendFake(tx *Tx, to persona, payload []byte) (proto.Message, error) {
 	err = tx.Emit(&pb.Event{Body: &pb.Event_MessageEnqueued{MessageEnqueued: &pb.MessageEnqueued{
 		MessageId: id[:], AccountId: to.account[:], SenderId: sender[:],
 		Targets:     []*pb.MessageEnqueued_Target{{DeviceKey: to.device[:], Seq: queue.NextSeq}},
-		PayloadSize: uint32(len(payload)), PayloadSha256: sum[:], ExpiresMs: tx.Now() + dayMS,
+		PayloadSize: uint32(len(payload)), PayloadSha256: sum[:], ExpiresMs: tx.Now() + ttlMS,
 	}}})
 	return &pb.EnqueueResponse{MessageId: id[:], ServerTimeMs: tx.Now()}, err
 }

@@ -353,7 +353,7 @@ func TestBugsInDecidingAreFatal(t *testing.T) {
 			wantRefusal(t, err, pb.Status_Unavailable, pb.Reason_STORAGE)
 			select {
 			case <-b.engine.Failed():
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("the engine did not fail")
 			}
 			if b.engine.Err() == nil || (name == "panic" && !strings.Contains(b.engine.Err().Error(), "boom")) {
@@ -517,6 +517,7 @@ func TestOverloadIsRefusedAtOnce(t *testing.T) {
 			hold, held := make(chan struct{}), make(chan struct{})
 			go b.do([32]byte{}, pb.Auth_NONE, func(*Tx) (proto.Message, error) { close(held); <-hold; return nil, nil })
 			<-held
+			waitAlone(b.engine)
 			var err error
 			pushed := 0
 			for ; pushed <= maxQueuedCommands && err == nil; pushed++ {

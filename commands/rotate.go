@@ -32,6 +32,14 @@ func RotateKeys(tx *Tx, req *pb.RotateKeysRequest) (*pb.RotateKeysResponse, erro
 	if err != nil {
 		return nil, err
 	}
+	// Read before anything is emitted: a look at the views behind the last event
+	// would give the receipt an event of its own.
+	devices := make([][]projections.Key, len(told))
+	for i, account := range told {
+		if devices[i], _, err = projections.DevicesOf(tx.View(), nil, account); err != nil {
+			return nil, err
+		}
+	}
 	err = tx.Emit(&pb.Event{Body: &pb.Event_ChannelRotationRequested{ChannelRotationRequested: &pb.ChannelRotationRequested{
 		ChannelId: s.channel.ID[:], ActorId: s.member.Account[:],
 	}}})
@@ -41,12 +49,8 @@ func RotateKeys(tx *Tx, req *pb.RotateKeysRequest) (*pb.RotateKeysResponse, erro
 	item := &pb.ControlItem{Kind: &pb.ControlItem_KeyRotationRequested{KeyRotationRequested: &pb.KeyRotationRequested{
 		ChannelId: s.channel.ID[:], RequestedBy: asker.IdentityKey[:], Epoch: s.channel.Epoch,
 	}}}
-	for _, account := range told {
-		devices, _, err := projections.DevicesOf(tx.View(), nil, account)
-		if err == nil {
-			err = SendControl(tx, account, devices, item)
-		}
-		if err != nil {
+	for i, account := range told {
+		if err := SendControl(tx, account, devices[i], item); err != nil {
 			return nil, err
 		}
 	}

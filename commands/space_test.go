@@ -15,6 +15,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"google.golang.org/protobuf/proto"
 
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
@@ -127,13 +128,19 @@ func TestDiskFullAtStart(t *testing.T) {
 func TestFullDiskIsCleaned(t *testing.T) {
 	onDisk(t, 50*MiB, 100*MiB, Options{SnapshotEvery: 1}, func(t *testing.T, b *bed, mem *vfs.MemFS) {
 		alice, bob := b.register(1), b.register(2)
-		b.mustSend(alice, bob, 1, "expires in a day")
+		const ttl = 5 * time.Minute // short: each second of it the disk is looked at
+		_, err := b.do(alice.token, pb.Auth_SESSION, func(tx *Tx) (proto.Message, error) {
+			return sendFakeFor(tx, bob, []byte("expires soon"), uint64(ttl.Milliseconds()))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		diskOf(mem, 1*MiB, 100*MiB)
 		time.Sleep(2 * snapshotCheckEvery)
 		if sizes, err := projections.ListSnapshots(mem, bedDir); err != nil || len(sizes) > 0 {
 			t.Errorf("snapshots on a full disk: %v, %v", sizes, err)
 		}
-		time.Sleep(dayMS*time.Millisecond + 2*housekeepingEvery)
+		time.Sleep(ttl + 2*housekeepingEvery)
 		if n := len(b.items(bob)); n != 0 {
 			t.Errorf("%d expired messages take room on a full disk", n)
 		}

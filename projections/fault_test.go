@@ -70,7 +70,7 @@ func suffer(t *testing.T, n int64, sticky bool) (hit bool) {
 			select {
 			case <-done:
 			case err = <-told:
-			case <-time.After(20 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatalf("write %d failed: the flush neither ended nor failed", n)
 			}
 		}

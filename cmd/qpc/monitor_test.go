@@ -34,7 +34,7 @@ func TestLoginMonitorsTheOwnName(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := node.Shutdown(ctx); err != nil {
 			t.Error(err)

@@ -111,7 +111,7 @@ type booted struct{}
 type script struct{ node *server.Node }
 
 func shutDown(node *server.Node) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return node.Shutdown(ctx)
 }
@@ -177,7 +177,7 @@ func wantMode(ts *testscript.TestScript, neg bool, args []string) {
 // waitForContent waits until a file matches: waitfor FILE REGEXP
 func waitForContent(ts *testscript.TestScript, _ bool, args []string) {
 	pattern := regexp.MustCompile(args[1])
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()

@@ -50,7 +50,7 @@ func serverProcess(t *testing.T, args ...string) *child {
 	t.Helper()
 	command := exec.Command(program(t), args...)
 	command.Env = append(withoutSettings(os.Environ()), "QPC_MIN_FREE=0")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c, err := startChild(ctx, command)
 	if err != nil {
@@ -63,7 +63,7 @@ func serverProcess(t *testing.T, args ...string) *child {
 // stopCleanly ends a server with SIGTERM and expects exit code 0.
 func stopCleanly(t *testing.T, c *child) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := c.stop(ctx); err != nil {
 		t.Fatalf("%v\n%s", err, c.log)
@@ -73,6 +73,7 @@ func stopCleanly(t *testing.T, c *child) {
 // TestReadmeCommand starts and stops the command as README.md writes it. Only
 // address and directory are others, by variables.
 func TestReadmeCommand(t *testing.T) {
+	t.Parallel()
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +125,7 @@ func TestHangup(t *testing.T) {
 		if err := c.command.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(20 * time.Second); !strings.Contains(c.log.String(), want); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); !strings.Contains(c.log.String(), want); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("no %q in the log: %s", want, c.log)
 			}

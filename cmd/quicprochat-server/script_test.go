@@ -30,7 +30,7 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	command := exec.Command(program, args...)
 	command.Dir = ts.MkAbs(".")
 	command.Env = []string{"PATH=" + ts.Getenv("PATH"), "TMPDIR=" + ts.Getenv("TMPDIR"), "QPC_MIN_FREE=0"}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	c, err := startChild(ctx, command)
 	ts.Check(err)
@@ -45,7 +45,7 @@ func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: stopserver")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	c := runningChild(ts)
 	ts.Check(c.stop(ctx))
@@ -66,7 +66,7 @@ func cmdRegister(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: register NAME DIR")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	p, err := newPerson(ctx, args[0], runningChild(ts).address, ts.MkAbs(args[1]))
 	ts.Check(err)
@@ -80,7 +80,7 @@ func cmdReset(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 3 {
 		ts.Fatalf("usage: [!] reset NAME DIR FILE")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	p, err := newPerson(ctx, args[0], runningChild(ts).address, ts.MkAbs(args[1]))
 	ts.Check(err)

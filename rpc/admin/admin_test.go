@@ -63,7 +63,7 @@ func boot(t *testing.T, path string) *server.Node {
 
 func shutdown(t *testing.T, s interface{ Shutdown(context.Context) error }) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {
 		t.Error(err)

@@ -77,19 +77,22 @@ func TestFailuresEndTheLoad(t *testing.T) {
 }
 
 func TestPayloadsDiffer(t *testing.T) {
-	var lock sync.Mutex
-	seen := map[string]bool{}
-	load := Load{Connections: 1, InFlight: 4, Payload: 32}
-	got := load.Run(t.Context(), 5*time.Millisecond, func(_ context.Context, _ int, payload []byte) error {
-		lock.Lock()
-		defer lock.Unlock()
-		if seen[string(payload)] {
-			t.Error("a payload came twice")
+	synctest.Test(t, func(t *testing.T) {
+		var lock sync.Mutex
+		seen := map[string]bool{}
+		load := Load{Connections: 1, InFlight: 4, Payload: 32}
+		got := load.Run(t.Context(), time.Second, func(_ context.Context, _ int, payload []byte) error {
+			time.Sleep(time.Millisecond)
+			lock.Lock()
+			defer lock.Unlock()
+			if seen[string(payload)] {
+				t.Error("a payload came twice")
+			}
+			seen[string(payload)] = true
+			return nil
+		})
+		if len(seen) != 4*1000 || uint64(len(seen)) != got.Answered {
+			t.Errorf("%d payloads in %d calls", len(seen), got.Answered)
 		}
-		seen[string(payload)] = true
-		return nil
 	})
-	if len(seen) == 0 || uint64(len(seen)) != got.Answered {
-		t.Errorf("%d payloads in %d calls", len(seen), got.Answered)
-	}
 }

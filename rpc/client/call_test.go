@@ -287,77 +287,79 @@ func TestCancelledCall(t *testing.T) {
 }
 
 func TestSlowServer(t *testing.T) {
-	f := newFake(t)
-	short := func(cfg *Config) { cfg.Timeout = 200 * time.Millisecond }
-	f.on("Peek", func(c *fakeCall) {
-		if c.n == 1 {
-			c.hang()
-			return
+	simulate(t, func(t *testing.T, f *fake) {
+		short := func(cfg *Config) { cfg.Timeout = 200 * time.Millisecond }
+		f.on("Peek", func(c *fakeCall) {
+			if c.n == 1 {
+				c.hang()
+				return
+			}
+			c.ok(&pb.PeekResponse{More: true})
+		})
+		c := f.dial(short)
+		if resp, err := c.Peek(t.Context(), new(pb.PeekRequest)); err != nil || !resp.More || f.count("Peek") != 2 {
+			t.Errorf("%v, %v after %d calls", resp, err, f.count("Peek"))
 		}
-		c.ok(&pb.PeekResponse{More: true})
+		f.on("Peek", (*fakeCall).hang)
+		once := f.dial(short, func(cfg *Config) { cfg.Attempts = 1 })
+		_, err := once.Peek(t.Context(), new(pb.PeekRequest))
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !strings.Contains(err.Error(), "no answer within 200ms") {
+			t.Errorf("no answer at all: %v", err)
+		}
+		// FetchWait may take as long as it asked for.
+		f.on("FetchWait", func(c *fakeCall) {
+			time.Sleep(400 * time.Millisecond)
+			c.ok(&pb.FetchWaitResponse{Superseded: true})
+		})
+		resp, err := once.FetchWait(t.Context(), &pb.FetchWaitRequest{TimeoutMs: 5000})
+		if err != nil || !resp.Superseded {
+			t.Errorf("FetchWait: %v, %v", resp, err)
+		}
 	})
-	c := f.dial(short)
-	if resp, err := c.Peek(t.Context(), new(pb.PeekRequest)); err != nil || !resp.More || f.count("Peek") != 2 {
-		t.Errorf("%v, %v after %d calls", resp, err, f.count("Peek"))
-	}
-	f.on("Peek", (*fakeCall).hang)
-	once := f.dial(short, func(cfg *Config) { cfg.Attempts = 1 })
-	_, err := once.Peek(t.Context(), new(pb.PeekRequest))
-	if !errors.Is(err, os.ErrDeadlineExceeded) || !strings.Contains(err.Error(), "no answer within 200ms") {
-		t.Errorf("no answer at all: %v", err)
-	}
-	// FetchWait may take as long as it asked for.
-	f.on("FetchWait", func(c *fakeCall) {
-		time.Sleep(400 * time.Millisecond)
-		c.ok(&pb.FetchWaitResponse{Superseded: true})
-	})
-	resp, err := once.FetchWait(t.Context(), &pb.FetchWaitRequest{TimeoutMs: 5000})
-	if err != nil || !resp.Superseded {
-		t.Errorf("FetchWait: %v, %v", resp, err)
-	}
 }
 
 // A long answer on a slow link gets more time than a short one, a stalled answer
 // does not.
 func TestSlowLink(t *testing.T) {
-	f := newFake(t)
-	page := &pb.PeekResponse{Envelopes: []*pb.Envelope{{Seq: 1, Payload: make([]byte, 80<<10)}}}
-	f.on("Peek", func(c *fakeCall) {
-		frame, err := rpc.AppendResponseMessage(nil, pb.Status_Ok, c.header.RequestID, page)
-		if err != nil {
-			t.Error(err)
+	simulate(t, func(t *testing.T, f *fake) {
+		page := &pb.PeekResponse{Envelopes: []*pb.Envelope{{Seq: 1, Payload: make([]byte, 80<<10)}}}
+		f.on("Peek", func(c *fakeCall) {
+			frame, err := rpc.AppendResponseMessage(nil, pb.Status_Ok, c.header.RequestID, page)
+			if err != nil {
+				t.Error(err)
+			}
+			for len(frame) > 0 {
+				n := min(10<<10, len(frame))
+				c.stream.Write(frame[:n])
+				frame = frame[n:]
+				time.Sleep(60 * time.Millisecond)
+			}
+			c.stream.Close()
+		})
+		f.on("ResolveUser", func(c *fakeCall) {
+			c.stream.Write(rpc.AppendResponseHeader(nil, rpc.ResponseHeader{RequestID: c.header.RequestID, Length: 100}))
+			c.hang()
+		})
+		c := f.dial(func(cfg *Config) { cfg.Timeout, cfg.Attempts = 300*time.Millisecond, 1 })
+		if got, err := c.Peek(t.Context(), new(pb.PeekRequest)); err != nil || !proto.Equal(got, page) {
+			t.Errorf("80 KiB in 480 ms: %v", err)
 		}
-		for len(frame) > 0 {
-			n := min(10<<10, len(frame))
-			c.stream.Write(frame[:n])
-			frame = frame[n:]
-			time.Sleep(60 * time.Millisecond)
+		if _, err := c.ResolveUser(t.Context(), "alice"); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a stalled answer: %v", err)
 		}
-		c.stream.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		f.on("Peek", func(c *fakeCall) {
+			c.stream.Write(rpc.AppendResponse(nil, pb.Status_Ok, c.header.RequestID, make([]byte, 1<<20))[:64<<10])
+			cancel()
+			c.hang()
+		})
+		if _, err := c.Peek(ctx, new(pb.PeekRequest)); !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled within a long answer: %v", err)
+		}
+		if transferTime(1<<20) != 128*time.Second {
+			t.Errorf("1 MiB may take %s", transferTime(1<<20))
+		}
 	})
-	f.on("ResolveUser", func(c *fakeCall) {
-		c.stream.Write(rpc.AppendResponseHeader(nil, rpc.ResponseHeader{RequestID: c.header.RequestID, Length: 100}))
-		c.hang()
-	})
-	c := f.dial(func(cfg *Config) { cfg.Timeout, cfg.Attempts = 300*time.Millisecond, 1 })
-	if got, err := c.Peek(t.Context(), new(pb.PeekRequest)); err != nil || !proto.Equal(got, page) {
-		t.Errorf("80 KiB in 480 ms: %v", err)
-	}
-	if _, err := c.ResolveUser(t.Context(), "alice"); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("a stalled answer: %v", err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	f.on("Peek", func(c *fakeCall) {
-		c.stream.Write(rpc.AppendResponse(nil, pb.Status_Ok, c.header.RequestID, make([]byte, 1<<20))[:64<<10])
-		cancel()
-		c.hang()
-	})
-	if _, err := c.Peek(ctx, new(pb.PeekRequest)); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled within a long answer: %v", err)
-	}
-	if transferTime(1<<20) != 128*time.Second {
-		t.Errorf("1 MiB may take %s", transferTime(1<<20))
-	}
 }
 
 func TestManyCallsAtOnce(t *testing.T) {

@@ -167,38 +167,35 @@ func (b *blackHole) WriteTo(p []byte, addr net.Addr) (int, error) {
 // The network goes away without a word and comes back: the silence ends the
 // connection, and the call that was made meanwhile goes over a new one.
 func TestNetworkOutage(t *testing.T) {
-	f := newFake(t)
-	f.on("Peek", func(c *fakeCall) { c.ok(new(pb.PeekResponse)) })
-	socket, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer socket.Close()
-	hole := &blackHole{PacketConn: socket}
-	c := f.dial(func(cfg *Config) {
-		cfg.PacketConn, cfg.MaxIdle, cfg.Timeout, cfg.Attempts = hole, 300*time.Millisecond, 100*time.Millisecond, 100
+	simulate(t, func(t *testing.T, f *fake) {
+		f.on("Peek", func(c *fakeCall) { c.ok(new(pb.PeekResponse)) })
+		var hole *blackHole
+		c := f.dial(func(cfg *Config) {
+			hole = &blackHole{PacketConn: cfg.PacketConn}
+			cfg.PacketConn, cfg.MaxIdle, cfg.Timeout, cfg.Attempts = hole, 300*time.Millisecond, 100*time.Millisecond, 100
+		})
+		if _, err := c.Peek(t.Context(), new(pb.PeekRequest)); err != nil {
+			t.Fatal(err)
+		}
+		old, err := c.connection(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		hole.open.Store(true)
+		done := make(chan error)
+		go func() {
+			_, err := c.Peek(t.Context(), new(pb.PeekRequest))
+			done <- err
+		}()
+		<-old.Context().Done()
+		hole.open.Store(false)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if n := f.connections(); n < 2 {
+			t.Errorf("%d connections", n)
+		}
 	})
-	if _, err := c.Peek(t.Context(), new(pb.PeekRequest)); err != nil {
-		t.Fatal(err)
-	}
-	old, err := c.connection(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	hole.open.Store(true)
-	done := make(chan error)
-	go func() {
-		_, err := c.Peek(t.Context(), new(pb.PeekRequest))
-		done <- err
-	}()
-	<-old.Context().Done()
-	hole.open.Store(false)
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if n := f.connections(); n < 2 {
-		t.Errorf("%d connections", n)
-	}
 }
 
 func TestConfigErrors(t *testing.T) {

@@ -13,9 +13,11 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/testutils/simnet"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
@@ -77,6 +79,9 @@ type fake struct {
 	bodies  map[string][][]byte // of the calls that came, as they were sent
 	conns   []*quic.Conn
 	wg      sync.WaitGroup
+
+	network *simnet.PerfectRouter // nil: loopback
+	clients int                   // on the simulated network
 }
 
 // fakeCall is one request that the fake server got.
@@ -92,22 +97,50 @@ type fakeCall struct {
 
 func newFake(t testing.TB) *fake {
 	t.Helper()
-	f := &fake{
-		t: t, auth: newAuthority(t, fakeName),
-		scripts: make(map[string]func(*fakeCall)), bodies: make(map[string][][]byte),
-	}
+	f := makeFake(t)
 	f.listen("127.0.0.1:0", rpc.ALPN)
 	return f
 }
 
-// listen serves until the test ends.
+func makeFake(t testing.TB) *fake {
+	return &fake{
+		t: t, auth: newAuthority(t, fakeName),
+		scripts: make(map[string]func(*fakeCall)), bodies: make(map[string][][]byte),
+	}
+}
+
+// simulate runs a test of time limits against a fake server on a simulated
+// network, with virtual time: how fast the machine is does not matter.
+func simulate(t *testing.T, test func(t *testing.T, f *fake)) {
+	synctest.Test(t, func(t *testing.T) {
+		f := makeFake(t)
+		f.network = new(simnet.PerfectRouter)
+		f.serveOn(f.simConn(), rpc.ALPN)
+		test(t, f)
+	})
+}
+
+// simConn is a socket on the simulated network; the first one is the server's.
+func (f *fake) simConn() net.PacketConn {
+	f.clients++
+	socket := simnet.NewSimConn(&net.UDPAddr{IP: net.IPv4(127, 0, 0, byte(f.clients)), Port: 5001}, f.network)
+	f.t.Cleanup(func() { socket.Close() })
+	return socket
+}
+
+// listen serves on loopback until the test ends.
 func (f *fake) listen(addr, alpn string) {
 	f.t.Helper()
-	tlsConf := &tls.Config{Certificates: []tls.Certificate{f.auth.cert}, NextProtos: []string{alpn}, MinVersion: tls.VersionTLS13}
 	socket, err := net.ListenPacket("udp4", addr)
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	f.serveOn(socket, alpn)
+}
+
+func (f *fake) serveOn(socket net.PacketConn, alpn string) {
+	f.t.Helper()
+	tlsConf := &tls.Config{Certificates: []tls.Certificate{f.auth.cert}, NextProtos: []string{alpn}, MinVersion: tls.VersionTLS13}
 	transport := &quic.Transport{Conn: socket}
 	listener, err := transport.Listen(tlsConf, &quic.Config{MaxIncomingStreams: 1000})
 	if err != nil {
@@ -263,7 +296,15 @@ func (c *fakeCall) loseAnswer() { c.conn.CloseWithError(rpc.CodeShutdown, "") }
 func (c *fakeCall) hang() { <-c.stream.Context().Done() }
 
 func (f *fake) config() Config {
-	return Config{Addr: f.addr, ServerName: fakeName, CACert: f.auth.ca, KSF: pake.InsecureKSF()}
+	c := Config{Addr: f.addr, ServerName: fakeName, CACert: f.auth.ca, KSF: pake.InsecureKSF()}
+	if f.network != nil {
+		remote, err := net.ResolveUDPAddr("udp4", f.addr)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		c.PacketConn, c.RemoteAddr = f.simConn(), remote
+	}
+	return c
 }
 
 // dial connects a client that is closed with the test.
@@ -288,7 +329,7 @@ func (f *fake) dial(change ...func(*Config)) *Client {
 // eventually waits for something that another goroutine brings about.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !holds(); {
+	for deadline := time.Now().Add(time.Minute); !holds(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}

@@ -85,76 +85,78 @@ func TestResetStream(t *testing.T) {
 }
 
 func TestAttemptsAreBounded(t *testing.T) {
-	f := newFake(t)
-	f.on("Enqueue", (*fakeCall).loseAnswer)
-	c := f.dial(func(cfg *Config) { cfg.Attempts = 3 })
-	_, err := c.Enqueue(t.Context(), message())
-	var outcome *OutcomeError
-	if !errors.As(err, &outcome) || outcome.Method != "Enqueue" || f.count("Enqueue") != 3 {
-		t.Fatalf("%v after %d calls", err, f.count("Enqueue"))
-	}
-	ids := f.ids()
-	for _, id := range ids {
-		if !bytes.Equal(id, outcome.RequestID) {
-			t.Errorf("request_id %x on the wire, %x in the error", id, outcome.RequestID)
+	simulate(t, func(t *testing.T, f *fake) {
+		f.on("Enqueue", (*fakeCall).loseAnswer)
+		c := f.dial(func(cfg *Config) { cfg.Attempts = 3 })
+		_, err := c.Enqueue(t.Context(), message())
+		var outcome *OutcomeError
+		if !errors.As(err, &outcome) || outcome.Method != "Enqueue" || f.count("Enqueue") != 3 {
+			t.Fatalf("%v after %d calls", err, f.count("Enqueue"))
 		}
-	}
-	// With this id the outcome can be asked for.
-	f.on("Enqueue", func(c *fakeCall) {
-		if got := c.req.(*pb.EnqueueRequest).RequestId; !bytes.Equal(got, ids[0]) {
-			t.Errorf("asked with id %x", got)
+		ids := f.ids()
+		for _, id := range ids {
+			if !bytes.Equal(id, outcome.RequestID) {
+				t.Errorf("request_id %x on the wire, %x in the error", id, outcome.RequestID)
+			}
 		}
-		c.ok(&pb.EnqueueResponse{MessageId: []byte("decided")})
+		// With this id the outcome can be asked for.
+		f.on("Enqueue", func(c *fakeCall) {
+			if got := c.req.(*pb.EnqueueRequest).RequestId; !bytes.Equal(got, ids[0]) {
+				t.Errorf("asked with id %x", got)
+			}
+			c.ok(&pb.EnqueueResponse{MessageId: []byte("decided")})
+		})
+		again := message()
+		again.RequestId = outcome.RequestID
+		if resp, err := c.Enqueue(t.Context(), again); err != nil || string(resp.MessageId) != "decided" {
+			t.Error(resp, err)
+		}
 	})
-	again := message()
-	again.RequestId = outcome.RequestID
-	if resp, err := c.Enqueue(t.Context(), again); err != nil || string(resp.MessageId) != "decided" {
-		t.Error(resp, err)
-	}
 }
 
 func TestUnavailable(t *testing.T) {
-	unavailable := func(times int, reason pb.Reason) func(*fakeCall) {
-		return func(c *fakeCall) {
-			if c.n <= times {
-				c.refuse(pb.Status_Unavailable, &pb.ErrorDetail{Reason: reason, RetryAfterMs: 1})
-				return
+	simulate(t, func(t *testing.T, f *fake) {
+		unavailable := func(times int, reason pb.Reason) func(*fakeCall) {
+			return func(c *fakeCall) {
+				if c.n <= times {
+					c.refuse(pb.Status_Unavailable, &pb.ErrorDetail{Reason: reason, RetryAfterMs: 1})
+					return
+				}
+				m, _ := rpc.MethodByID(c.header.Method)
+				c.ok(m.NewResponse())
 			}
-			m, _ := rpc.MethodByID(c.header.Method)
-			c.ok(m.NewResponse())
 		}
-	}
-	f := newFake(t)
-	c := f.dial()
-	f.on("Enqueue", unavailable(2, pb.Reason_STARTING))
-	if _, err := c.Enqueue(t.Context(), message()); err != nil || f.count("Enqueue") != 3 {
-		t.Errorf("starting twice: %v after %d calls", err, f.count("Enqueue"))
-	}
-	f.on("OpaqueLoginFinish", unavailable(1, pb.Reason_STORAGE))
-	err := c.Call(t.Context(), new(pb.OpaqueLoginFinishRequest), new(pb.OpaqueLoginFinishResponse))
-	if !errors.Is(err, ErrOutcomeUnknown) || f.count("OpaqueLoginFinish") != 1 {
-		t.Errorf("a one-shot call and a failed commit: %v after %d calls", err, f.count("OpaqueLoginFinish"))
-	}
-	f.on("BatchEnqueue", unavailable(100, pb.Reason_OVERLOADED))
-	_, err = c.BatchEnqueue(t.Context(), new(pb.BatchEnqueueRequest))
-	if ReasonOf(err) != pb.Reason_OVERLOADED || errors.Is(err, ErrOutcomeUnknown) || f.count("BatchEnqueue") != 5 {
-		t.Errorf("overloaded for good: %v after %d calls", err, f.count("BatchEnqueue"))
-	}
-	f.on("ResolveUser", func(c *fakeCall) {
-		c.refuse(pb.Status_Unavailable, &pb.ErrorDetail{Reason: pb.Reason_CLOCK, RetryAfterMs: 3_600_000})
+		c := f.dial()
+		f.on("Enqueue", unavailable(2, pb.Reason_STARTING))
+		if _, err := c.Enqueue(t.Context(), message()); err != nil || f.count("Enqueue") != 3 {
+			t.Errorf("starting twice: %v after %d calls", err, f.count("Enqueue"))
+		}
+		f.on("OpaqueLoginFinish", unavailable(1, pb.Reason_STORAGE))
+		err := c.Call(t.Context(), new(pb.OpaqueLoginFinishRequest), new(pb.OpaqueLoginFinishResponse))
+		if !errors.Is(err, ErrOutcomeUnknown) || f.count("OpaqueLoginFinish") != 1 {
+			t.Errorf("a one-shot call and a failed commit: %v after %d calls", err, f.count("OpaqueLoginFinish"))
+		}
+		f.on("BatchEnqueue", unavailable(100, pb.Reason_OVERLOADED))
+		_, err = c.BatchEnqueue(t.Context(), new(pb.BatchEnqueueRequest))
+		if ReasonOf(err) != pb.Reason_OVERLOADED || errors.Is(err, ErrOutcomeUnknown) || f.count("BatchEnqueue") != 5 {
+			t.Errorf("overloaded for good: %v after %d calls", err, f.count("BatchEnqueue"))
+		}
+		f.on("ResolveUser", func(c *fakeCall) {
+			c.refuse(pb.Status_Unavailable, &pb.ErrorDetail{Reason: pb.Reason_CLOCK, RetryAfterMs: 3_600_000})
+		})
+		if _, err := c.ResolveUser(t.Context(), "alice"); ReasonOf(err) != pb.Reason_CLOCK || f.count("ResolveUser") != 1 {
+			t.Errorf("asked to come back in an hour: %v after %d calls", err, f.count("ResolveUser"))
+		}
+		f.on("Ack", unavailable(100, pb.Reason_STORAGE))
+		_, err = c.Ack(t.Context(), new(pb.AckRequest))
+		if !errors.Is(err, ErrOutcomeUnknown) || ReasonOf(err) != pb.Reason_STORAGE {
+			t.Errorf("a commit of unknown outcome: %v", err)
+		}
+		f.on("Peek", unavailable(100, pb.Reason_STORAGE))
+		if _, err = c.Peek(t.Context(), new(pb.PeekRequest)); errors.Is(err, ErrOutcomeUnknown) {
+			t.Errorf("a read has no outcome: %v", err)
+		}
 	})
-	if _, err := c.ResolveUser(t.Context(), "alice"); ReasonOf(err) != pb.Reason_CLOCK || f.count("ResolveUser") != 1 {
-		t.Errorf("asked to come back in an hour: %v after %d calls", err, f.count("ResolveUser"))
-	}
-	f.on("Ack", unavailable(100, pb.Reason_STORAGE))
-	_, err = c.Ack(t.Context(), new(pb.AckRequest))
-	if !errors.Is(err, ErrOutcomeUnknown) || ReasonOf(err) != pb.Reason_STORAGE {
-		t.Errorf("a commit of unknown outcome: %v", err)
-	}
-	f.on("Peek", unavailable(100, pb.Reason_STORAGE))
-	if _, err = c.Peek(t.Context(), new(pb.PeekRequest)); errors.Is(err, ErrOutcomeUnknown) {
-		t.Errorf("a read has no outcome: %v", err)
-	}
 }
 
 // After a lost answer some refusals settle the matter and some don't.

@@ -36,7 +36,7 @@ func dial(t *testing.T, answer []byte) *quic.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(ctx) }()
 	t.Cleanup(func() {
@@ -69,7 +69,7 @@ func call(t *testing.T, conn *quic.Conn, frame []byte) ([]byte, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = stream.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = stream.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := stream.Write(frame); err != nil {
 		t.Fatal(err)
 	}

@@ -71,6 +71,13 @@ func (w *Waiter) Release() {
 	}
 }
 
+// Waiting is the number of waiting calls.
+func (h *Hub) Waiting() int {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return len(h.waiters)
+}
+
 // StopWaiting ends all waiting calls with Stopped and admits no more.
 func (h *Hub) StopWaiting() {
 	h.mu.Lock()

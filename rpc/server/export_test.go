@@ -25,5 +25,8 @@ func LimitFanout(burst int) (restore func()) {
 // Connections is how many connections the node has.
 func (n *Node) Connections() int { return n.server.census.size() }
 
+// Waiting is how many calls of FetchWait wait.
+func (n *Node) Waiting() int { return n.server.service.Load().hub.Waiting() }
+
 // IdleStrangers is how many connections would be swept.
 func (n *Node) IdleStrangers() int { return len(n.server.idleStrangers()) }

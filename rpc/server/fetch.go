@@ -87,7 +87,12 @@ func (c *call) fetchWait(ctx context.Context, req *pb.FetchWaitRequest) (*pb.Fet
 	if err != nil {
 		return nil, waitRefusal(err)
 	}
-	resp, err := c.readQueue(ctx, req)
+	// The view of the call was taken before: what was published since then, nobody
+	// tells this waiter.
+	var resp *pb.FetchWaitResponse
+	if err = c.refreshView(); err == nil {
+		resp, err = c.readQueue(ctx, req)
+	}
 	limit := min(time.Duration(req.GetTimeoutMs())*time.Millisecond, commands.MaxFetchWait)
 	if err != nil || !isEmpty(resp) || limit == 0 {
 		w.Release()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -113,60 +114,65 @@ func wantReset(t *testing.T, what string, err error, code quic.StreamErrorCode) 
 // body, and with a body that trickles. They must not hold the server longer
 // than the rule says, and not disturb others.
 func TestSlowSenders(t *testing.T) {
-	t.Parallel()
-	w := boot(t, nil)
-	c := w.dial()
-	ctx := testContext(t)
-	open := func(b []byte) *quic.Stream {
-		s, err := c.OpenStreamSync(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.Write(b); err != nil {
-			t.Fatal(err)
-		}
-		s.SetDeadline(time.Now().Add(30 * time.Second))
-		return s
-	}
-	slowHeader := open(header(802, 0)[:4])
-	slowBody := open(append(header(200, 1<<20), make([]byte, 100)...))
-	trickle := open(header(200, 1<<20))
-	done := make(chan error)
-	go func() {
-		for {
-			if _, err := trickle.Write([]byte{0}); err != nil {
-				done <- err
-				return
+	synctest.Test(t, func(t *testing.T) {
+		s := bootSimulated(t, nil)
+		c, end := s.dial()
+		defer end()
+		ctx := testContext(t)
+		open := func(b []byte) *quic.Stream {
+			s, err := c.OpenStreamSync(ctx)
+			if err != nil {
+				t.Fatal(err)
 			}
-			time.Sleep(50 * time.Millisecond)
+			if _, err := s.Write(b); err != nil {
+				t.Fatal(err)
+			}
+			s.SetDeadline(time.Now().Add(30 * time.Second))
+			return s
 		}
-	}()
-	must[*pb.HealthResponse](c, &pb.HealthRequest{})
-	for name, s := range map[string]*quic.Stream{"header": slowHeader, "body": slowBody, "trickle": trickle} {
-		_, err := io.ReadAll(s)
-		wantReset(t, name, err, rpc.CodeLimit)
-	}
-	wantReset(t, "writing", <-done, rpc.CodeLimit)
-	must[*pb.HealthResponse](c, &pb.HealthRequest{})
+		slowHeader := open(header(802, 0)[:4])
+		slowBody := open(append(header(200, 1<<20), make([]byte, 100)...))
+		trickle := open(header(200, 1<<20))
+		done := make(chan error)
+		go func() {
+			for {
+				if _, err := trickle.Write([]byte{0}); err != nil {
+					done <- err
+					return
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+		}()
+		must[*pb.HealthResponse](c, &pb.HealthRequest{})
+		for name, s := range map[string]*quic.Stream{"header": slowHeader, "body": slowBody, "trickle": trickle} {
+			_, err := io.ReadAll(s)
+			wantReset(t, name, err, rpc.CodeLimit)
+		}
+		wantReset(t, "writing", <-done, rpc.CodeLimit)
+		must[*pb.HealthResponse](c, &pb.HealthRequest{})
+	})
 }
 
 // TestFrameInPieces sends a good request byte by byte: pieces are no fault.
 func TestFrameInPieces(t *testing.T) {
-	w := boot(t, nil)
-	c := w.dial()
-	s, err := c.OpenStreamSync(testContext(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range rpc.AppendRequest(nil, 802, 77, nil) {
-		s.Write([]byte{b})
-		time.Sleep(5 * time.Millisecond)
-	}
-	s.Close()
-	r, err := c.answer(s)
-	if err != nil || r.status != pb.Status_Ok || r.id != 77 {
-		t.Errorf("got %v, %v", r, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := bootSimulated(t, nil)
+		c, end := w.dial()
+		defer end()
+		s, err := c.OpenStreamSync(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range rpc.AppendRequest(nil, 802, 77, nil) {
+			s.Write([]byte{b})
+			time.Sleep(5 * time.Millisecond)
+		}
+		s.Close()
+		r, err := c.answer(s)
+		if err != nil || r.status != pb.Status_Ok || r.id != 77 {
+			t.Errorf("got %v, %v", r, err)
+		}
+	})
 }
 
 // TestRandomFrames throws noise at the server: each stream gets an answer or a

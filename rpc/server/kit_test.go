@@ -40,9 +40,19 @@ const serverName = "chat.example.org"
 
 // testContext bounds a whole test, so that a hang fails by itself.
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// eventually waits for what other goroutines bring about.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for ctx := testContext(t); !holds(); time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil {
+			t.Fatalf("never: %s", what)
+		}
+	}
 }
 
 // world is a node with its file system.
@@ -81,7 +91,7 @@ func (w *world) start(change func(*server.Config)) {
 }
 
 func (w *world) stop() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := w.node.Shutdown(ctx); err != nil {
 		w.t.Errorf("shutdown: %v", err)
@@ -141,6 +151,7 @@ func (w *world) dial() *conn { return w.dialWith(&quic.Config{}) }
 
 func (w *world) dialWith(config *quic.Config) *conn {
 	w.t.Helper()
+	config.HandshakeIdleTimeout = time.Minute // this machine may be busy
 	c, err := quic.DialAddr(testContext(w.t), w.node.Addr().String(), w.tlsConfig(), config)
 	if err != nil {
 		w.t.Fatalf("dial: %v", err)
@@ -169,7 +180,7 @@ func (c *conn) raw(frame []byte) (reply, error) {
 	if err != nil {
 		c.t.Fatalf("open stream: %v", err)
 	}
-	stream.SetDeadline(time.Now().Add(30 * time.Second))
+	stream.SetDeadline(time.Now().Add(time.Minute))
 	stream.Write(frame) // the server may have answered before it is through
 	stream.Close()
 	return c.answer(stream)

@@ -89,7 +89,12 @@ func TestStrangersGetNoPushes(t *testing.T) {
 	bob, b := w.join("bob") // logged in here, but no request with the token yet
 	enroll := bob.login(b, keyOf("another")).GetSessionToken()
 	b.refused(&pb.PeekRequest{SessionToken: enroll}, pb.Status_Forbidden, pb.Reason_SCOPE)
+	must[*pb.PeekResponse](a, &pb.PeekRequest{SessionToken: alice.token})
 	must[*pb.EnqueueResponse](a, alice.enqueue(bob, []byte("first")))
+	// Pushes follow the replies, in the order of the messages: behind this one the
+	// first has been told, to nobody.
+	must[*pb.EnqueueResponse](a, alice.enqueue(alice, []byte("a mark")))
+	a.nextPush()
 	must[*pb.PeekResponse](b, &pb.PeekRequest{SessionToken: bob.token})
 	must[*pb.EnqueueResponse](a, alice.enqueue(bob, []byte("second")))
 	if got := b.nextPush(); got.GetSeq() != 2 {

@@ -22,10 +22,10 @@ func TestShutdown(t *testing.T) {
 	stranger := w.dial()
 	must[*pb.EnqueueResponse](a, alice.enqueue(bob, []byte("before")))
 	waiting := a.begin(waitFor(alice, 60_000))
-	waiting.waiting()
+	waiting.waiting(w, 1)
 	done := make(chan error, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		done <- w.node.Shutdown(ctx)
 	}()
@@ -65,7 +65,7 @@ func TestRequestsUnderWayAreAnswered(t *testing.T) {
 	for range 60 {
 		calls = append(calls, a.begin(alice.enqueue(bob, []byte("x"))))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := w.node.Shutdown(ctx); err != nil {
 		t.Fatalf("shutdown: %v", err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ func fsck(t *testing.T, program, url, vkey string) (accepted bool, said string) 
 	if err := os.WriteFile(keyFile, []byte(vkey), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := contextWithTimeout(time.Minute)
+	ctx, cancel := contextWithTimeout(5 * time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, program, "-ui=false", "-N=8", "-storage_url="+url, "-public_key="+keyFile).CombinedOutput()
 	if err != nil {
@@ -138,9 +139,9 @@ func flipByte(t *testing.T, h http.Handler, path string, at int) http.Handler {
 func (l *testLog) everything(h http.Handler) []byte {
 	l.t.Helper()
 	size := l.log.Size()
-	paths := kt.Tiles(kt.EntryBundle, 0, 0, size)
+	paths := slices.Collect(kt.Tiles(kt.EntryBundle, 0, 0, size))
 	for level := 0; size>>(8*level) > 0; level++ {
-		paths = append(paths, kt.Tiles(kt.HashTile, level, 0, size)...)
+		paths = slices.AppendSeq(paths, kt.Tiles(kt.HashTile, level, 0, size))
 	}
 	var all bytes.Buffer
 	for _, path := range append([]string{"checkpoint"}, names(paths)...) {

@@ -234,7 +234,7 @@ func TestShutdown(t *testing.T) {
 			<-reading
 			wait := 20 * time.Millisecond
 			if finishes {
-				wait = 10 * time.Second
+				wait = time.Minute
 				time.AfterFunc(10*time.Millisecond, func() { close(release) })
 			}
 			ctx, cancel := contextWithTimeout(wait)

@@ -143,7 +143,7 @@ func serve(t testing.TB, h http.Handler) string {
 	s := Serve(listener, h, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
-		ctx, cancel := contextWithTimeout(5 * time.Second)
+		ctx, cancel := contextWithTimeout(time.Minute)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)

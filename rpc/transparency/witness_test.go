@@ -174,7 +174,7 @@ func (w *witnessed) start() *Witnesses {
 // log's key and a policy of all its signers.
 func (w *witnessed) await(size uint64, signers int) {
 	w.t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		select {
 		case got := <-w.cosigned:
@@ -256,7 +256,7 @@ func TestLessThanAQuorum(t *testing.T) {
 	}
 	s := w.start()
 	s.Offer(w.note(), 1, nil)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		w.witnesses[2].mu.Lock()
 		accepted := w.witnesses[2].accepted
 		w.witnesses[2].mu.Unlock()
@@ -277,7 +277,11 @@ func TestNotesAreCoalesced(t *testing.T) {
 	w := newWitnessed(t, 1, 1)
 	block := make(chan struct{})
 	one := w.witnesses[0]
-	one.answer = func(rw http.ResponseWriter, _ *http.Request) { <-block; rw.WriteHeader(http.StatusBadGateway) }
+	one.answer = func(rw http.ResponseWriter, _ *http.Request) {
+		<-block
+		one.answer = nil // before anything is asked again: the caller holds the lock
+		rw.WriteHeader(http.StatusBadGateway)
+	}
 	s := w.start()
 	s.Offer(w.note(), 1, nil)
 	for size := uint64(2); size <= 200; size++ {
@@ -285,9 +289,6 @@ func TestNotesAreCoalesced(t *testing.T) {
 		s.Offer(w.note(), size, nil)
 	}
 	close(block)
-	one.mu.Lock()
-	one.answer = nil
-	one.mu.Unlock()
 	w.await(200, 1)
 	one.mu.Lock()
 	defer one.mu.Unlock()
@@ -324,7 +325,7 @@ func TestWitnessKnowsBetter(t *testing.T) {
 				if got.Witness != w.witnesses[0].name || got.Theirs != theirs || !strings.Contains(got.Error(), "put the newest copy") {
 					t.Errorf("%+v", got)
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("signing was not stopped")
 			}
 			if w.witnesses[0].accepted > 0 {
