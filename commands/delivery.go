@@ -2,6 +2,7 @@ package commands
 
 import (
 	"fmt"
+	"slices"
 
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
@@ -72,7 +73,8 @@ var errNoDevice = Refuse(pb.Status_NotFound, pb.Reason_NO_DEVICE, "the recipient
 // fill takes a position for a message of size bytes in every queue that has room,
 // and tells how many were full by themselves. Nothing is lost yet in the others.
 func (d *delivery) fill(p *placed, queues []*room, size uint64) (full int, err error) {
-	for _, q := range queues {
+	var more []pb.MessageEnqueued_Target // beside the first, in one piece
+	for i, q := range queues {
 		verdict, err := q.fit(d.tx, size)
 		if err != nil {
 			return 0, err
@@ -90,7 +92,11 @@ func (d *delivery) fill(p *placed, queues []*room, size uint64) (full int, err e
 		}
 		target := &p.first
 		if len(p.targets) > 0 {
-			target = new(pb.MessageEnqueued_Target)
+			if more == nil {
+				more = make([]pb.MessageEnqueued_Target, len(queues)-i)
+				p.targets = slices.Grow(p.targets, len(queues)-i)
+			}
+			target, more = &more[0], more[1:]
 		}
 		target.DeviceKey, target.Seq = q.device[:], q.take(size)
 		p.targets = append(p.targets, target)

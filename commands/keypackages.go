@@ -134,13 +134,13 @@ func UploadKeyPackages(tx *Tx, p *PreparedKeyPackages) (*pb.UploadKeyPackageResp
 		if k.LastResort {
 			count.lastResort = true
 		} else {
-			if count.single >= MaxKeyPackages {
-				return nil, &Refusal{Status: pb.Status_RateLimited, Reason: pb.Reason_KEY_PACKAGES_FULL, Limit: MaxKeyPackages,
-					Message: fmt.Sprintf("the device would have more than %d KeyPackages of %v", MaxKeyPackages, k.Suite)}
+			if err := count.room(); err != nil {
+				return nil, err
 			}
 			stored.Number = count.next
 			count.next++
 			count.single++
+			count.there++
 		}
 		event.Packages = append(event.Packages, stored)
 		bytes = append(bytes, k.Raw)
@@ -194,7 +194,27 @@ type keyPackageCount struct {
 	suite      uint16
 	next       uint64
 	single     int
+	there      int // single, and those whose lifetime is over but that are not forgotten
 	lastResort bool
+}
+
+// maxKeyPackagesThere bounds what a search for a valid package goes over: whoever
+// uploads packages that live for seconds must not make a fetch of them dear.
+const maxKeyPackagesThere = 2 * MaxKeyPackages
+
+// room refuses one more package for one use.
+func (c *keyPackageCount) room() error {
+	full := &Refusal{Status: pb.Status_RateLimited, Reason: pb.Reason_KEY_PACKAGES_FULL, Limit: MaxKeyPackages}
+	switch {
+	case c.single >= MaxKeyPackages:
+		full.Message = fmt.Sprintf("the device would have more than %d KeyPackages of %v", MaxKeyPackages, keypackage.Suite(c.suite))
+	case c.there >= maxKeyPackagesThere:
+		full.Message = "too many KeyPackages of the device have expired: they are forgotten within the hour"
+		full.RetryAfterMS = dayMS / 24
+	default:
+		return nil
+	}
+	return full
 }
 
 func countKeyPackages(tx *Tx, device projections.Key) (counts keyPackageCounts, err error) {
@@ -209,7 +229,7 @@ func countKeyPackages(tx *Tx, device projections.Key) (counts keyPackageCounts, 
 		if err != nil {
 			return counts, err
 		}
-		counts.suites = append(counts.suites, keyPackageCount{suite: s.Suite, next: s.Next, single: n, lastResort: s.Last.ValidAt(tx.Now())})
+		counts.suites = append(counts.suites, keyPackageCount{suite: s.Suite, next: s.Next, single: n, there: s.Waiting(), lastResort: s.Last.ValidAt(tx.Now())})
 	}
 	return counts, nil
 }

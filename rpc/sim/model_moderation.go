@@ -36,6 +36,7 @@ func (m *Model) addDevice(ev *pb.DeviceRegistered) error {
 		return errors.New("a queue went over that is none of the account's")
 	}
 	m.Queues[device], m.Queues[former] = m.Queues[former], newQueue(a.ID)
+	m.Successors[former] = device
 	return nil
 }
 
