@@ -296,7 +296,7 @@ func (s *channelSession) meetMembers(ctx context.Context, usernames []string) (p
 	for _, name := range usernames {
 		met, err := s.meetAll(ctx, []string{name})
 		switch {
-		case isReason(err, pb.Reason_NO_SUCH_USER), isReason(err, pb.Reason_NO_SUCH_KEY), isReason(err, pb.Reason_KEY_REVOKED), errors.Is(err, errKeyChanged):
+		case isGone(err), errors.Is(err, errKeyChanged):
 			s.warn("%s gets nothing: %v", name, err)
 		case err != nil:
 			return nil, err

@@ -116,3 +116,10 @@ func (cmd trustCommand) Run(a *app) error {
 	return a.print(map[string]any{"username": name, "identity_key": hex.EncodeToString(key)},
 		"Remembered for %s: %s", name, fingerprint(key))
 }
+
+// isGone tells that somebody has no key that anything could be sealed for, and that
+// trying again does not help: nobody has the name or the key, or the key is revoked.
+func isGone(err error) bool {
+	return isReason(err, pb.Reason_NO_SUCH_USER) || isReason(err, pb.Reason_NO_SUCH_KEY) ||
+		isReason(err, pb.Reason_KEY_REVOKED) || errors.Is(err, client.ErrKeyRevoked)
+}

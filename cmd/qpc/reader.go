@@ -91,7 +91,7 @@ func (r *reader) sender(ctx context.Context, content *pb.SealedContent) (*person
 	if !known || from.verify(content) != nil {
 		met, err := r.home.meet(ctx, r.client, content.GetSender())
 		switch {
-		case isReason(err, pb.Reason_NO_SUCH_USER), isReason(err, pb.Reason_NO_SUCH_KEY), isReason(err, pb.Reason_USERNAME_INVALID), isUsage(err):
+		case isGone(err), isReason(err, pb.Reason_USERNAME_INVALID), isUsage(err):
 			return nil, &rejection{fmt.Errorf("it claims to come from %q: %w", content.GetSender(), err)}
 		case err != nil:
 			return nil, err
