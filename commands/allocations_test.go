@@ -21,7 +21,7 @@ import (
 func TestEnqueueAllocations(t *testing.T) {
 	const inGroup = 256
 	// most allowed: of checking and hashing, and of everything after.
-	mostBefore, mostAfter := 6.0, uint64(11)
+	mostBefore, mostAfter := 3.0, uint64(5)
 	if os.Getenv("QPC_TEST_SCALE") == "race" { // pools forget on purpose under the detector
 		mostBefore, mostAfter = 12, 22
 	}

@@ -207,7 +207,7 @@ func TestAuditOfOwnDoings(t *testing.T) {
 			if !bytes.Equal(event.GetMessageEnqueued().GetMessageId(), result.GetMessageId()) {
 				t.Errorf("message %d: %v", i, event)
 			}
-			if !bytes.Equal(leaf.GetLeaf(), projections.LeafOf(event, leaf.GetEvent(), kt.Opening(leaf.GetOpening()), kt.Label{})) {
+			if !bytes.Equal(leaf.GetLeaf(), projections.AppendLeaf(nil, event, leaf.GetEvent(), kt.Opening(leaf.GetOpening()), kt.Label{})) {
 				t.Errorf("message %d: the leaf does not commit to the event", i)
 			}
 			byIndex := &pb.AuditKeyTransparencyRequest{Query: &pb.AuditKeyTransparencyRequest_Index{Index: leaf.GetIndex()}}

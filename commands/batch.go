@@ -25,7 +25,7 @@ type batchItem struct {
 // that item's result. The payloads must not change until the command is done.
 // Refusals of the call, all BadRequest: MISSING_FIELD without items,
 // TOO_MANY_ITEMS, PAYLOAD_TOO_LARGE (limit in bytes, over all items); those of
-// PrepareEnqueue when atomic.
+// NewEnqueue when atomic.
 func PrepareBatch(req *pb.BatchEnqueueRequest) (*PreparedBatch, error) {
 	switch n := len(req.GetItems()); {
 	case n == 0:

@@ -3,7 +3,6 @@ package commands
 import (
 	"crypto/sha256"
 	"fmt"
-	"slices"
 
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
@@ -122,6 +121,8 @@ type post struct {
 	*PreparedPost
 	delivery
 	added, removed [][]byte // accounts
+	// The same as sets: a post may have a thousand of each, and as many Welcomes.
+	isAdded, isRemoved map[projections.ID]bool
 }
 
 // PostToChannel decides a post with everything that belongs to it, all or nothing:
@@ -182,6 +183,7 @@ func (d *post) mayPost() error {
 // changeMembers finds out whom the post adds and removes.
 func (d *post) changeMembers() error {
 	view := d.tx.View()
+	d.isAdded, d.isRemoved = map[projections.ID]bool{}, map[projections.ID]bool{}
 	for _, key := range d.req.GetRemoveMembers() {
 		m, err := d.memberByKey(view, key)
 		if err != nil {
@@ -193,7 +195,8 @@ func (d *post) changeMembers() error {
 		if err := d.mayRemove(m); err != nil {
 			return err
 		}
-		if !d.isRemoved(m.Account) {
+		if !d.isRemoved[m.Account] {
+			d.isRemoved[m.Account] = true
 			d.removed = append(d.removed, m.Account[:])
 		}
 	}
@@ -204,13 +207,10 @@ func (d *post) changeMembers() error {
 	after.channel.Members -= uint32(len(d.removed))
 	var err error
 	d.added, err = after.invite(d.tx, d.req.GetAddMembers())
+	for _, account := range d.added {
+		d.isAdded[projections.ID(account)] = true
+	}
 	return err
-}
-
-func (d *post) isRemoved(account projections.ID) bool { return contains(d.removed, account) }
-
-func contains(accounts [][]byte, account projections.ID) bool {
-	return slices.ContainsFunc(accounts, func(a []byte) bool { return projections.ID(a) == account })
 }
 
 // placedPost is a payload with its positions.
@@ -243,10 +243,10 @@ func (d *post) placePost() (*placedPost, error) {
 	return p, nil
 }
 
-// queuesOf finds the queues of the devices of some accounts.
+// queuesOf finds the queues of the devices of some accounts, but the sending one's.
 func (d *post) queuesOf(accounts []projections.ID) ([]*room, error) {
 	view := d.tx.View()
-	var devices []projections.Key
+	devices := make([]projections.Key, 0, len(accounts)+len(accounts)/4)
 	var err error
 	for _, account := range accounts {
 		if devices, err = reachableDevices(view, d.tx.Now(), account, devices); err != nil {
@@ -274,6 +274,7 @@ func (d *post) placeWelcome(w *preparedWelcome) (*placedPost, error) {
 	view := d.tx.View()
 	p := &placedPost{postPayload: &w.postPayload}
 	var queues []*room
+	met := make(map[*room]bool, len(w.recipients))
 	for _, name := range w.recipients {
 		account, devices, err := activeDevices(view, d.tx.Now(), name, nil)
 		if err != nil {
@@ -290,7 +291,8 @@ func (d *post) placeWelcome(w *preparedWelcome) (*placedPost, error) {
 			if err != nil {
 				return nil, err
 			}
-			if !slices.Contains(queues, q) {
+			if !met[q] {
+				met[q] = true
 				queues = append(queues, q)
 			}
 		}
@@ -304,14 +306,14 @@ func (d *post) placeWelcome(w *preparedWelcome) (*placedPost, error) {
 
 // willBeMember refuses a Welcome for somebody who is not in the channel then.
 func (d *post) willBeMember(account projections.ID) error {
-	if contains(d.added, account) {
+	if d.isAdded[account] {
 		return nil
 	}
 	_, found, err := projections.MemberOf(d.tx.View(), d.channel.ID, account)
 	if err != nil {
 		return err
 	}
-	if !found || d.isRemoved(account) {
+	if !found || d.isRemoved[account] {
 		return Refuse(pb.Status_NotFound, pb.Reason_NO_SUCH_MEMBER, "a Welcome is for a member, or for somebody whom the post adds")
 	}
 	return nil

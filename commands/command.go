@@ -19,22 +19,33 @@ import (
 // request_id that makes it safe to retry.
 func NewCommand[Resp proto.Message](rule *pb.Rule, req proto.Message, decide func(*Tx) (Resp, error)) (*Command, error) {
 	c := &Command{
-		Method: rule.GetId(),
-		Auth:   rule.GetAuth(),
-		Token:  TokenHash(req),
-		Decide: func(tx *Tx) (proto.Message, error) {
-			// A typed nil in an interface would look like a response.
-			response, err := decide(tx)
-			if err != nil {
-				return nil, err
-			}
-			return response, nil
-		},
-		NewResponse: func() proto.Message {
-			var response Resp
-			return response.ProtoReflect().New().Interface()
-		},
+		Decide:      func(tx *Tx) (proto.Message, error) { return decidedResponse(decide(tx)) },
+		NewResponse: newResponse[Resp],
 	}
+	if err := c.bind(rule, req); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// decidedResponse is what a decide function returned: a typed nil in an interface
+// would look like a response.
+func decidedResponse[Resp proto.Message](resp Resp, err error) (proto.Message, error) {
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// newResponse makes an empty response of its type.
+func newResponse[Resp proto.Message]() proto.Message {
+	var response Resp
+	return response.ProtoReflect().New().Interface()
+}
+
+// bind sets what follows from the rule and the request.
+func (c *Command) bind(rule *pb.Rule, req proto.Message) error {
+	c.Method, c.Auth, c.Token = rule.GetId(), rule.GetAuth(), TokenHash(req)
 	switch rule.GetWhenFull() {
 	case pb.WhenFull_SERVED:
 		c.WorksWhenFull = true
@@ -43,18 +54,18 @@ func NewCommand[Resp proto.Message](rule *pb.Rule, req proto.Message, decide fun
 	}
 	if rule.GetRetry() != pb.Retry_REQUEST_ID {
 		c.Size = proto.Size(req)
-		return c, nil
+		return nil
 	}
 	withID, ok := req.(interface{ GetRequestId() []byte })
 	if !ok {
-		return nil, fmt.Errorf("commands: method %d retries by request_id, but %T has none", rule.GetId(), req)
+		return fmt.Errorf("commands: method %d retries by request_id, but %T has none", rule.GetId(), req)
 	}
 	if c.RequestID = withID.GetRequestId(); len(c.RequestID) == 0 {
-		return nil, missing("request_id")
+		return missing("request_id")
 	}
 	var err error
 	c.RequestHash, c.Size, err = requestHash(req)
-	return c, err
+	return err
 }
 
 // TokenHash is the SHA-256 of the request's session_token: what the server

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"fmt"
+	"slices"
 
 	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
@@ -12,6 +13,8 @@ import (
 // batch see the positions and the quotas that those before them took.
 type delivery struct {
 	tx *Tx
+	// single is the memory of a call with one message; nil: of several.
+	single *single
 	// The caches stay nil for a single message, which meets no queue twice.
 	recipients map[recipientName]*recipient
 	rooms      map[projections.Key]*room
@@ -49,7 +52,8 @@ func (d *delivery) place(o *outgoing) (*placed, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &placed{outgoing: o, account: to.account}
+	p := d.newPlaced()
+	p.outgoing, p.account = o, to.account
 	p.targets = p.slot[:0]
 	full, err := d.fill(p, to.queues, uint64(len(o.payload)))
 	switch {
@@ -69,7 +73,8 @@ var errNoDevice = Refuse(pb.Status_NotFound, pb.Reason_NO_DEVICE, "the recipient
 // fill takes a position for a message of size bytes in every queue that has room,
 // and tells how many were full by themselves. Nothing is lost yet in the others.
 func (d *delivery) fill(p *placed, queues []*room, size uint64) (full int, err error) {
-	for _, q := range queues {
+	var more []pb.MessageEnqueued_Target // beside the first, in one piece
+	for i, q := range queues {
 		verdict, err := q.fit(d.tx, size)
 		if err != nil {
 			return 0, err
@@ -87,7 +92,11 @@ func (d *delivery) fill(p *placed, queues []*room, size uint64) (full int, err e
 		}
 		target := &p.first
 		if len(p.targets) > 0 {
-			target = new(pb.MessageEnqueued_Target)
+			if more == nil {
+				more = make([]pb.MessageEnqueued_Target, len(queues)-i)
+				p.targets = slices.Grow(p.targets, len(queues)-i)
+			}
+			target, more = &more[0], more[1:]
 		}
 		target.DeviceKey, target.Seq = q.device[:], q.take(size)
 		p.targets = append(p.targets, target)
@@ -109,7 +118,7 @@ func (d *delivery) recipient(name recipientName) (*recipient, error) {
 	if known := d.recipients[name]; known != nil {
 		return known, nil
 	}
-	to := new(recipient)
+	to := d.newRecipient()
 	to.queues = to.slot[:0]
 	var devices []projections.Key
 	var err error
@@ -203,13 +212,15 @@ type messageEvent struct {
 	digest       [32]byte
 }
 
-// emit decides a placed message and returns its id, drawn here. Messages are
-// emitted in the order in which they were placed.
+// emit decides a placed message and returns its id, drawn here, which a single
+// message's caller must copy. Messages are emitted in the order in which they were
+// placed.
 func (d *delivery) emit(p *placed) (*projections.ID, error) {
 	if err := d.emitReleases(p); err != nil {
 		return nil, err
 	}
-	e := &messageEvent{id: d.tx.NewMessageID(), to: p.account, from: d.tx.Caller().Account, digest: p.digest}
+	e := d.newEvent()
+	e.id, e.to, e.from, e.digest = d.tx.NewMessageID(), p.account, d.tx.Caller().Account, p.digest
 	d.tx.PutPayload(e.to, e.id, p.payload)
 	e.event.Body, e.body.MessageEnqueued = &e.body, &e.message
 	e.message.MessageId = e.id[:]

@@ -92,7 +92,7 @@ func createLog(t testing.TB, fs vfs.FS, dir string) *kt.VRFPrivateKey {
 	if err := errors.Join(parent.Sync(), parent.Close()); err != nil {
 		t.Fatal(err)
 	}
-	first := log.Record{Leaf: projections.LeafOf(ev, raw, kt.Opening{}, kt.Label{}), Event: raw}
+	first := log.Record{Leaf: projections.AppendLeaf(nil, ev, raw, kt.Opening{}, kt.Label{}), Event: raw}
 	if err := log.Create(fs, dir, bedStore, first); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,9 @@ import (
 	"crypto/sha256"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	"quicprochat/projections"
 	pb "quicprochat/proto/qpcv1"
 )
 
@@ -68,39 +71,51 @@ func newOutgoing(m sendable) (o outgoing, err error) {
 	return o, nil
 }
 
-// PreparedEnqueue is an EnqueueRequest, checked and hashed outside the writer.
-// Only PrepareEnqueue makes one.
-type PreparedEnqueue struct{ message outgoing }
+// enqueueCommand is the command of an Enqueue, with what is checked and hashed
+// outside the writer and with the memory of its answer: a command is decided once.
+type enqueueCommand struct {
+	Command
+	message  outgoing
+	response pb.EnqueueResponse
+	id       projections.ID
+}
 
-// PrepareEnqueue checks a request as far as that needs no view. The payload must
-// not change until the command is done. Refusals, all BadRequest: MISSING_FIELD,
-// INVALID_FIELD, KEY_INVALID, PAYLOAD_TOO_LARGE (limit in bytes), NOT_SUPPORTED.
-func PrepareEnqueue(req *pb.EnqueueRequest) (*PreparedEnqueue, error) {
-	message, err := newOutgoing(req)
-	if err != nil {
+// NewEnqueue makes the command of an Enqueue. It checks the request as far as that
+// needs no view. Refusals, all BadRequest: MISSING_FIELD, INVALID_FIELD, KEY_INVALID,
+// PAYLOAD_TOO_LARGE (limit in bytes), NOT_SUPPORTED, those of NewCommand.
+func NewEnqueue(rule *pb.Rule, req *pb.EnqueueRequest) (*Command, error) {
+	c := new(enqueueCommand)
+	var err error
+	if c.message, err = newOutgoing(req); err != nil {
 		return nil, err
 	}
-	if message.channel = req.GetChannelId(); len(message.channel) > 0 {
-		if _, err := channelIDOf(message.channel); err != nil {
+	if c.message.channel = req.GetChannelId(); len(c.message.channel) > 0 {
+		if _, err := channelIDOf(c.message.channel); err != nil {
 			return nil, err
 		}
 	}
-	return &PreparedEnqueue{message}, nil
+	if err := c.bind(rule, req); err != nil {
+		return nil, err
+	}
+	c.Decide = func(tx *Tx) (proto.Message, error) { return decidedResponse(c.enqueue(tx)) }
+	c.NewResponse = newResponse[*pb.EnqueueResponse]
+	c.Entries = MaxDevices
+	return &c.Command, nil
 }
 
-// Enqueue decides one message: it goes to the device that the request names, or
+// enqueue decides one message: it goes to the device that the request names, or
 // to every device of the named identity that is active now. Devices whose queue
 // is full, or holds the sender's share, are skipped and will be told of a gap.
 // Refusals: NotFound NO_DEVICE; RateLimited QUEUE_FULL or SENDER_QUOTA when no
 // device at all can take it; with a channel Forbidden NOT_A_MEMBER, NOT_JOINED.
-func Enqueue(tx *Tx, p *PreparedEnqueue) (*pb.EnqueueResponse, error) {
-	d := delivery{tx: tx}
-	if len(p.message.channel) > 0 {
-		if err := bothJoined(tx.View(), p.message.channel, tx.Caller(), p.message.to); err != nil {
+func (c *enqueueCommand) enqueue(tx *Tx) (*pb.EnqueueResponse, error) {
+	d := delivery{tx: tx, single: tx.w.single.reset()}
+	if len(c.message.channel) > 0 {
+		if err := bothJoined(tx.View(), c.message.channel, tx.Caller(), c.message.to); err != nil {
 			return nil, err
 		}
 	}
-	placed, err := d.place(&p.message)
+	placed, err := d.place(&c.message)
 	if err != nil {
 		return nil, err
 	}
@@ -108,20 +123,7 @@ func Enqueue(tx *Tx, p *PreparedEnqueue) (*pb.EnqueueResponse, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pb.EnqueueResponse{MessageId: id[:], ServerTimeMs: tx.Now()}, nil
-}
-
-// NewEnqueue makes the command of an Enqueue. Refusals are those of
-// PrepareEnqueue.
-func NewEnqueue(rule *pb.Rule, req *pb.EnqueueRequest) (*Command, error) {
-	p, err := PrepareEnqueue(req)
-	if err != nil {
-		return nil, err
-	}
-	c, err := NewCommand(rule, req, func(tx *Tx) (*pb.EnqueueResponse, error) { return Enqueue(tx, p) })
-	if err != nil {
-		return nil, err
-	}
-	c.Entries = MaxDevices
-	return c, nil
+	c.id = *id
+	c.response.MessageId, c.response.ServerTimeMs = c.id[:], tx.Now()
+	return &c.response, nil
 }

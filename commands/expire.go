@@ -26,6 +26,7 @@ var expiries = []func(*Tx) (more bool, err error){
 	releaseKeyPackages,
 	expireBans,
 	expireChannelBans,
+	expireReports,
 }
 
 // expireMessages removes messages whose time to live ended.

@@ -114,15 +114,18 @@ func (wish *keyPackageWish) chooseOf(tx *Tx, device projections.Key) (chosen tak
 		if wish.suite != 0 && s.Suite != wish.suite {
 			continue
 		}
+		if s.Last.ValidAt(tx.Now()) && (last == nil || s.Last.UploadedMS < last.UploadedMS) {
+			last = &takenKeyPackage{device, s.Suite, s.Last}
+		}
+		if wish.budget.Spent && last != nil {
+			continue // nothing else is given, so nothing else is looked for
+		}
 		oldest, found, err := projections.OldestKeyPackage(tx.View(), device, s, tx.Now())
 		if err != nil {
 			return chosen, false, err
 		}
 		if found && (single == nil || oldest.UploadedMS < single.UploadedMS) {
 			single = &takenKeyPackage{device, s.Suite, oldest}
-		}
-		if s.Last.ValidAt(tx.Now()) && (last == nil || s.Last.UploadedMS < last.UploadedMS) {
-			last = &takenKeyPackage{device, s.Suite, s.Last}
 		}
 	}
 	switch {

@@ -133,6 +133,17 @@ func TestFullChannel(t *testing.T) {
 			t.Errorf("%d records of refusals; the channel tells of %d members, and lists %d", w.log.Size()-size, told, counted)
 		}
 		w.postToAll(t, channel, most)
+		// What a post allocates is not a matter of how many members there are.
+		least := uint64(most)
+		for range 4 {
+			before := mallocs()
+			_, err := w.ask(7, &pb.BatchEnqueueRequest{ChannelId: channel, Payload: []byte("once more")})
+			w.check(err)
+			least = min(least, mallocs()-before)
+		}
+		if least > most/2 {
+			t.Errorf("a post to %d members makes %d allocations", most, least)
+		}
 		// One for another: the room that a removal makes counts at once.
 		_, err = w.ask(0, &pb.BatchEnqueueRequest{
 			ChannelId: channel, Payload: []byte("commit"), ExpectedEpoch: proto.Uint64(0),

@@ -1,6 +1,8 @@
 package commands
 
 import (
+	"slices"
+
 	"quicprochat/kt"
 	"quicprochat/log"
 	"quicprochat/projections"
@@ -98,6 +100,7 @@ func (g *group) note(w *writer, ev *pb.Event) error {
 	case *pb.Event_ChannelPosted:
 		m := body.ChannelPosted
 		g.entries += len(m.GetTargets())
+		g.news.Messages = slices.Grow(g.news.Messages, len(m.GetTargets()))
 		for _, t := range m.GetTargets() {
 			g.news.Messages = append(g.news.Messages, NewMessage{
 				DeviceKey:  key32(t.GetDeviceKey()),

@@ -46,3 +46,28 @@ func TestKeyPackagesFull(t *testing.T) {
 		}
 	})
 }
+
+// TestExpiredKeyPackagesAreBounded: those whose lifetime is over stay for up to an hour,
+// and no more of them than twice what a device may have: a fetch looks at each.
+func TestExpiredKeyPackagesAreBounded(t *testing.T) {
+	inWorld(t, true, func(t *testing.T, w *world) {
+		w.people("bob", w.arguments(nil))
+		upload := func(round int) string {
+			var packages []string
+			for i := range 100 {
+				packages = append(packages, fmt.Sprintf("kp:bob/1:n%d-%d:for=2s", round, i))
+			}
+			return w.step("bob UploadKeyPackage key_packages="+strings.Join(packages, ","), nil)[0]
+		}
+		for round, want := range []string{"Ok stored=100", "Ok stored=100", "RateLimited KEY_PACKAGES_FULL limit=100 retry_after=1h0m0s"} {
+			if got := upload(round); !strings.HasPrefix(got, want) {
+				t.Errorf("round %d: %.120s, not %s", round, got, want)
+			}
+			w.step("advance 5s", nil)
+		}
+		w.step("advance 1h", nil)
+		if got := upload(3); !strings.HasPrefix(got, "Ok stored=100") {
+			t.Errorf("an hour later: %.120s", got)
+		}
+	})
+}

@@ -102,9 +102,15 @@ func refuseKeyPackage(i int, err error) error {
 // UploadKeyPackages decides an upload: all packages are stored, or none. Those
 // that are there already are not stored again. Without a package it only tells
 // what there is. Refusals: BadRequest KEY_PACKAGE_DEVICE, KEY_PACKAGE_LIFETIME,
-// KEY_PACKAGE_CONSUMED; RateLimited KEY_PACKAGES_FULL (limit per suite).
+// KEY_PACKAGE_CONSUMED, KEY_REVOKED (the account's identity key); RateLimited
+// KEY_PACKAGES_FULL (limit per suite).
 func UploadKeyPackages(tx *Tx, p *PreparedKeyPackages) (*pb.UploadKeyPackageResponse, error) {
 	device := tx.Caller().DeviceKey
+	if len(p.packages) > 0 {
+		if err := refuseRevokedIdentity(tx); err != nil {
+			return nil, err
+		}
+	}
 	counts, err := countKeyPackages(tx, device)
 	if err != nil {
 		return nil, err
@@ -128,13 +134,13 @@ func UploadKeyPackages(tx *Tx, p *PreparedKeyPackages) (*pb.UploadKeyPackageResp
 		if k.LastResort {
 			count.lastResort = true
 		} else {
-			if count.single >= MaxKeyPackages {
-				return nil, &Refusal{Status: pb.Status_RateLimited, Reason: pb.Reason_KEY_PACKAGES_FULL, Limit: MaxKeyPackages,
-					Message: fmt.Sprintf("the device would have more than %d KeyPackages of %v", MaxKeyPackages, k.Suite)}
+			if err := count.room(); err != nil {
+				return nil, err
 			}
 			stored.Number = count.next
 			count.next++
 			count.single++
+			count.there++
 		}
 		event.Packages = append(event.Packages, stored)
 		bytes = append(bytes, k.Raw)
@@ -150,6 +156,16 @@ func UploadKeyPackages(tx *Tx, p *PreparedKeyPackages) (*pb.UploadKeyPackageResp
 		return resp, nil
 	}
 	return resp, tx.Emit(&pb.Event{Body: &pb.Event_KeyPackagesUploaded{KeyPackagesUploaded: event}})
+}
+
+// refuseRevokedIdentity refuses packages that speak for an identity which nobody
+// believes any more: they would outlive its revocation.
+func refuseRevokedIdentity(tx *Tx) error {
+	account, found, err := projections.AccountByID(tx.View(), tx.Caller().Account)
+	if err != nil || !found {
+		return err
+	}
+	return refuseRevoked(tx.View(), account.IdentityKey, pb.Status_BadRequest, "the account's identity key")
 }
 
 // admitKeyPackage checks what needs time and view, and tells whether the package
@@ -178,7 +194,27 @@ type keyPackageCount struct {
 	suite      uint16
 	next       uint64
 	single     int
+	there      int // single, and those whose lifetime is over but that are not forgotten
 	lastResort bool
+}
+
+// maxKeyPackagesThere bounds what a search for a valid package goes over: whoever
+// uploads packages that live for seconds must not make a fetch of them dear.
+const maxKeyPackagesThere = 2 * MaxKeyPackages
+
+// room refuses one more package for one use.
+func (c *keyPackageCount) room() error {
+	full := &Refusal{Status: pb.Status_RateLimited, Reason: pb.Reason_KEY_PACKAGES_FULL, Limit: MaxKeyPackages}
+	switch {
+	case c.single >= MaxKeyPackages:
+		full.Message = fmt.Sprintf("the device would have more than %d KeyPackages of %v", MaxKeyPackages, keypackage.Suite(c.suite))
+	case c.there >= maxKeyPackagesThere:
+		full.Message = "too many KeyPackages of the device have expired: they are forgotten within the hour"
+		full.RetryAfterMS = dayMS / 24
+	default:
+		return nil
+	}
+	return full
 }
 
 func countKeyPackages(tx *Tx, device projections.Key) (counts keyPackageCounts, err error) {
@@ -193,7 +229,7 @@ func countKeyPackages(tx *Tx, device projections.Key) (counts keyPackageCounts, 
 		if err != nil {
 			return counts, err
 		}
-		counts.suites = append(counts.suites, keyPackageCount{suite: s.Suite, next: s.Next, single: n, lastResort: s.Last.ValidAt(tx.Now())})
+		counts.suites = append(counts.suites, keyPackageCount{suite: s.Suite, next: s.Next, single: n, there: s.Waiting(), lastResort: s.Last.ValidAt(tx.Now())})
 	}
 	return counts, nil
 }

@@ -28,6 +28,9 @@ type serverModel struct {
 	keys     map[projections.Key]modelKey      // all that are or were somebody's
 	bans     map[string]*modelBan              // from the server, by username
 	reports  []*modelReport                    // in the order they came
+
+	newestReport   uint64         // the last number that a report got
+	expiredReports []*modelReport // those that were kept long enough
 }
 
 const (
@@ -115,6 +118,7 @@ func (m *serverModel) clone() *serverModel {
 	c := newServerModel(m.quotas)
 	c.events, c.seals = m.events, slices.Clone(m.seals)
 	c.keys, c.bans = maps.Clone(m.keys), maps.Clone(m.bans)
+	c.newestReport, c.expiredReports = m.newestReport, slices.Clone(m.expiredReports)
 	for _, r := range m.reports {
 		report := *r
 		c.reports = append(c.reports, &report)

@@ -380,6 +380,7 @@ func (m *serverModel) housekeeping(now uint64) {
 	}
 	m.keepPackages(now)
 	m.keepBans(now)
+	m.keepReports(now)
 }
 
 // expireDue removes what expired and looks when to come again.

@@ -3,6 +3,7 @@ package commands_test
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -37,13 +38,11 @@ func (m *serverModel) report(r *request, req *pb.ReportMessageRequest, s *modelS
 	if m.accounts[req.GetUsername()] == nil {
 		return refused(pb.Status_NotFound, pb.Reason_NO_SUCH_USER)
 	}
+	m.newestReport++
 	report := &modelReport{
-		number: 1, time: now, reporter: s.account, account: req.GetUsername(), category: req.GetCategory(), state: pb.ReportState_OPEN,
+		number: m.newestReport, time: now, reporter: s.account, account: req.GetUsername(), category: req.GetCategory(), state: pb.ReportState_OPEN,
 		content: &pb.ReportContent{Note: req.GetNote(), Evidence: req.GetEvidence(), Message: req.GetMessage()},
 		proved:  r.tag != nil && *r.tag == modelTag{req.GetUsername(), m.accounts[s.account].identity},
-	}
-	if n := len(m.reports); n > 0 {
-		report.number = m.reports[n-1].number + 1
 	}
 	m.reports = append(m.reports, report)
 	m.events++
@@ -67,6 +66,24 @@ func (m *serverModel) resolveReport(req *pb.ResolveReportRequest, s *modelSessio
 		return prediction{answer: answer}
 	}
 	return refused(pb.Status_NotFound, pb.Reason_NO_SUCH_REPORT)
+}
+
+// keepReports is what housekeeping does to reports: resolved ones stay for 90 days,
+// others for 365, from when a moderator last touched them.
+func (m *serverModel) keepReports(now uint64) {
+	kept := len(m.reports)
+	m.reports = slices.DeleteFunc(m.reports, func(r *modelReport) bool {
+		stays := uint64(365 * aDay)
+		if r.state != pb.ReportState_OPEN {
+			stays = 90 * aDay
+		}
+		over := max(r.time, r.resolved)+stays < now
+		if over {
+			m.expiredReports = append(m.expiredReports, r)
+		}
+		return over
+	})
+	m.eventIf(len(m.reports) < kept)
 }
 
 // listReports is a page of reports, newest first: as many as were wished for, and at
@@ -214,6 +231,11 @@ func (m *machine) compareReports(t *rapid.T, view projections.Reader) {
 		}
 		if _, found, err := m.engine.Payload(m.model.accounts[want.reporter].id, want.id); err != nil || !found {
 			t.Fatalf("a report without its content (%v)", err)
+		}
+	}
+	for _, gone := range m.model.expiredReports {
+		if _, found, err := m.engine.Payload(m.model.accounts[gone.reporter].id, gone.id); err != nil || found {
+			t.Fatalf("the content of an expired report is there (%v)", err)
 		}
 	}
 }

@@ -40,7 +40,7 @@ func longLog(t *testing.T, n int, broken ...uint64) *log.Log {
 			}
 		}
 		ev := &pb.Event{Body: &pb.Event_SessionTouched{SessionTouched: &pb.SessionTouched{}}}
-		record.Leaf = projections.LeafOf(ev, record.Event, record.Opening, [32]byte{})
+		record.Leaf = projections.AppendLeaf(nil, ev, record.Event, record.Opening, [32]byte{})
 		g.Append(record)
 	}
 	p, err := g.Commit()

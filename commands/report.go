@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"unicode/utf8"
@@ -205,6 +206,37 @@ func NewResolveAnyReport(rule *pb.Rule, req *pb.ResolveAnyReportRequest, by pb.A
 		return &pb.ResolveAnyReportResponse{ServerTimeMs: tx.Now()}, nil
 	})
 }
+
+// Reports are kept no longer than moderators need them: evidence is what people wrote
+// to each other (docs/decisions/0014-reports-expire.md).
+const (
+	// OpenReportMS is how long a report is kept that nobody resolves, in milliseconds
+	// since it came or was taken up again: 365 days.
+	OpenReportMS = 365 * dayMS
+	// ResolvedReportMS is how long a resolved one is kept for appeals, in milliseconds:
+	// 90 days.
+	ResolvedReportMS = 90 * dayMS
+)
+
+// expireReports forgets reports that were kept long enough.
+func expireReports(tx *Tx) (more bool, err error) {
+	expired := &pb.ReportsExpired{OpenBeforeMs: ago(tx.Now(), OpenReportMS), ResolvedBeforeMs: ago(tx.Now(), ResolvedReportMS)}
+	open, err := projections.ReportsBefore(tx.View(), false, expired.GetOpenBeforeMs(), expiryLimit)
+	if err != nil {
+		return false, err
+	}
+	resolved, err := projections.ReportsBefore(tx.View(), true, expired.GetResolvedBeforeMs(), expiryLimit-len(open))
+	if err != nil || len(open)+len(resolved) == 0 {
+		return false, err
+	}
+	for _, id := range append(open, resolved...) {
+		expired.ReportIds = append(expired.ReportIds, bytes.Clone(id[:]))
+	}
+	return len(expired.GetReportIds()) >= expiryLimit, tx.Emit(&pb.Event{Body: &pb.Event_ReportsExpired{ReportsExpired: expired}})
+}
+
+// ago is a time that lies so many milliseconds back.
+func ago(nowMS, ageMS uint64) uint64 { return nowMS - min(nowMS, ageMS) }
 
 // reportFilter is what ListReportsRequest and ListAllReportsRequest have in common.
 type reportFilter interface {

@@ -59,6 +59,7 @@ func RotateKeys(tx *Tx, req *pb.RotateKeysRequest) (*pb.RotateKeysResponse, erro
 
 // receivers are the accounts that posts go to, the caller's included.
 func (s *seat) receivers(view projections.Reader) (accounts []projections.ID, err error) {
+	accounts = make([]projections.ID, 0, s.channel.Members)
 	err = projections.ScanMembers(view, s.channel.ID, projections.ID{}, func(m *projections.ChannelMember) bool {
 		if m.Receives() || m.Account == s.member.Account {
 			accounts = append(accounts, m.Account)

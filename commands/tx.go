@@ -159,20 +159,20 @@ func (w *writer) append(ev *pb.Event, label *kt.Label) error {
 	}
 	w.raw = raw
 	g := w.group
-	w.entry = projections.Entry{Raw: raw, Event: ev}
+	w.entry = projections.Entry{Raw: raw, Event: ev, Leaf: w.entry.Leaf[:0]}
+	var under kt.Label
 	switch ev.GetBody().(type) {
 	case nil:
 		return errors.New("commands: event without a body")
 	case *pb.Event_ServerConfigured, *pb.Event_HeadSealed: // an open leaf: nothing to hide
-		w.entry.Leaf = projections.LeafOf(ev, raw, kt.Opening{}, kt.Label{})
 	case *pb.Event_KeyTransparencyEntry:
 		rand.Read(w.entry.Opening[:])
-		w.entry.Leaf = projections.LeafOf(ev, raw, w.entry.Opening, *label)
+		under = *label
 		g.keyEvents++
 	default:
 		rand.Read(w.entry.Opening[:])
-		w.entry.Leaf = projections.LeafOf(ev, raw, w.entry.Opening, kt.Label{})
 	}
+	w.entry.Leaf = projections.AppendLeaf(w.entry.Leaf, ev, raw, w.entry.Opening, under)
 	if err := g.note(w, ev); err != nil {
 		return err
 	}

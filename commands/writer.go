@@ -48,6 +48,7 @@ type writer struct {
 	outcome    []byte
 	receiptBuf pb.Receipt
 	entry      projections.Entry
+	single     single
 }
 
 // run decides until the queue is closed and empty, or until the engine fails.

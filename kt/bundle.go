@@ -82,6 +82,28 @@ func ParseBundle(raw []byte) (*Bundle, error) {
 	return b, nil
 }
 
+// VerifierKey is the key of the newest CONFIG that the bundle's reply shows, or that
+// its asker knew: on whose word it stands when nobody was given a key. Errors wrap
+// ErrBundle.
+func (b *Bundle) VerifierKey() (string, error) {
+	p := new(pb.KeyProof)
+	if err := proto.Unmarshal(b.Proof, p); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrBundle, err)
+	}
+	var newest []byte
+	if known := b.Question.State.Configs; len(known) > 0 {
+		newest = known[len(known)-1].Leaf
+	}
+	if shown := p.GetHead().GetConfigs(); len(shown) > 0 {
+		newest = shown[len(shown)-1].GetLeaf()
+	}
+	leaf, err := ParseLeaf(newest)
+	if err != nil || leaf.Class != ClassConfig {
+		return "", fmt.Errorf("%w: it has no CONFIG: %v", ErrBundle, err)
+	}
+	return VerifierKey(leaf.Config.Origin, leaf.Config.LogKey)
+}
+
 // VerifyBundle checks a bundle's reply again, and first that what the asker knew
 // was really said by the log: its own notes, HEADs and CONFIGs. logKey, if not
 // nil, is a key that the log is known to have or had; without it the bundle is

@@ -36,6 +36,17 @@ type Delta struct {
 	Leaves []IndexedLeaf
 }
 
+// Epochs is the number of HEADs in the delta.
+func (d Delta) Epochs() int {
+	n := 0
+	for _, l := range d.Leaves {
+		if Class(l.Leaf[0]) == ClassHead {
+			n++
+		}
+	}
+	return n
+}
+
 // AppendDelta appends a delta's bytes. It encodes any value with leaves of less
 // than 64 KiB; only one that keeps the rules is parsed again.
 func AppendDelta(dst []byte, d Delta) []byte {

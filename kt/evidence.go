@@ -60,7 +60,10 @@ type EvidenceError struct {
 	// Detail says what was expected and what was shown.
 	Detail string
 	// Err is the cause, or nil.
-	Err    error
+	Err error
+	// Leaf is the leaf of the log that a Replayer or KTReplayer refused; nil where it
+	// was none, or from a Verifier.
+	Leaf   *IndexedLeaf
 	bundle func() *Bundle
 }
 

@@ -2,6 +2,7 @@ package kt
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 
@@ -116,6 +117,15 @@ func (r *replay) HeadsRoot() Hash { return rangeRoot(r.heads) }
 
 // add checks the leaf at index, of any class, against all before.
 func (r *replay) add(index uint64, leaf []byte) error {
+	err := r.addLeaf(index, leaf)
+	var e *EvidenceError
+	if errors.As(err, &e) {
+		e.Leaf = &IndexedLeaf{Index: index, Leaf: bytes.Clone(leaf)}
+	}
+	return err
+}
+
+func (r *replay) addLeaf(index uint64, leaf []byte) error {
 	l, err := ParseLeaf(leaf)
 	if err != nil {
 		return evidence(StepLeaf, "at index %d: %w", index, err)

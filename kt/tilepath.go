@@ -2,6 +2,7 @@ package kt
 
 import (
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 )
@@ -100,15 +101,33 @@ func ParseTilePath(path string) (TilePath, error) {
 	return p, nil
 }
 
-// Tiles lists the resources of one kind and level that a log has at a size (for
+// Tiles gives the resources of one kind and level that a log has at a size (for
 // DeltaBundle: a number of epochs) and that are not whole at the smaller size
-// from, lowest first.
-func Tiles(kind TileKind, level int, from, size uint64) []TilePath {
+// from, lowest first. They are made one at a time: the size may be a stranger's
+// word, and there may be 2^55 of them.
+func Tiles(kind TileKind, level int, from, size uint64) iter.Seq[TilePath] {
 	shift := uint(8 * level)
 	count := size >> shift
-	var paths []TilePath
-	for n := (from >> shift) / TileWidth; n*TileWidth < count; n++ {
-		paths = append(paths, TilePath{Kind: kind, Level: level, N: n, Width: int(min(count-n*TileWidth, TileWidth))})
+	return func(yield func(TilePath) bool) {
+		for n := (from >> shift) / TileWidth; n < count/TileWidth || n == count/TileWidth && count%TileWidth > 0; n++ {
+			if !yield(TilePath{Kind: kind, Level: level, N: n, Width: int(min(count-n*TileWidth, TileWidth))}) {
+				return
+			}
+		}
 	}
-	return paths
+}
+
+// maxDelta bounds a delta in bytes: 256 epochs of some 3,000 key events each.
+const maxDelta = 64 << 20
+
+// MaxSize is how many bytes the resource has at most: who serves more lies, and
+// need not be read to the end.
+func (p TilePath) MaxSize() int {
+	switch p.Kind {
+	case HashTile:
+		return p.Width * len(Hash{})
+	case EntryBundle:
+		return p.Width * (2 + MaxLeafSize)
+	}
+	return maxDelta
 }

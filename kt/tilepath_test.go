@@ -1,6 +1,8 @@
 package kt
 
 import (
+	"math"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -60,8 +62,41 @@ func TestTilesOfASize(t *testing.T) {
 		{1, 0, 255, ""},
 		{2, 0, 70000, "tile/2/000.p/1"},
 	} {
-		if got := names(Tiles(HashTile, c.level, c.from, c.size)); got != c.want {
+		if got := names(slices.Collect(Tiles(HashTile, c.level, c.from, c.size))); got != c.want {
 			t.Errorf("level %d, from %d to %d: %s, want %s", c.level, c.from, c.size, got, c.want)
+		}
+	}
+}
+
+// TestTilesOfHugeLogs: a size may be a stranger's word. Nothing is made in advance.
+func TestTilesOfHugeLogs(t *testing.T) {
+	for _, size := range []uint64{1 << 62, math.MaxInt64, math.MaxUint64} {
+		n := uint64(0)
+		for p := range Tiles(EntryBundle, 0, 0, size) {
+			if p.N != n || p.Width != TileWidth {
+				t.Fatalf("tile %d of %d leaves: %v", n, size, p)
+			}
+			if n++; n == 3 {
+				break
+			}
+		}
+		var last TilePath
+		for p := range Tiles(EntryBundle, 0, size, size) {
+			last = p
+		}
+		if width := int(size % TileWidth); width != last.Width || width > 0 && last.N != size/TileWidth {
+			t.Errorf("last tile of %d leaves: %v", size, last)
+		}
+	}
+}
+
+func TestMaxSize(t *testing.T) {
+	for path, want := range map[string]int{
+		"tile/0/000": 256 * 32, "tile/3/000.p/7": 7 * 32, "tile/entries/x001/000": 256 * (2 + MaxLeafSize), "kt/delta/000": 64 << 20,
+	} {
+		p, err := ParseTilePath(path)
+		if err != nil || p.MaxSize() != want {
+			t.Errorf("%s: %d bytes, want %d (%v)", path, p.MaxSize(), want, err)
 		}
 	}
 }

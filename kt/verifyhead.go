@@ -270,12 +270,7 @@ func follows(older, newer *shownHead, p *pb.HeadProof) error {
 		return evidence(StepConsistency, "from %d to %d leaves: %w", older.Size, newer.Size, err)
 	}
 	a, b := older.head, newer.head
-	switch {
-	case b.Epoch <= a.Epoch, b.TimeMS < a.TimeMS, b.Config < a.Config, b.KTCount < a.KTCount,
-		b.PrevHead < older.Size-1, (b.Epoch == a.Epoch+1) != (b.PrevHead == older.Size-1),
-		b.Config != a.Config && b.Config < older.Size,
-		b.KTCount == a.KTCount && b.MapRoot != a.MapRoot,
-		b.KTCount-a.KTCount+b.Epoch-a.Epoch > newer.Size-older.Size:
+	if !b.CanFollow(a, older.Size-1, newer.Size-1) {
 		return evidence(StepHead, "the HEAD of %d leaves contradicts that of %d: %s, after %s", newer.Size, older.Size, b.summary(), a.summary())
 	}
 	leaf := LeafHash(older.leaf)
@@ -286,6 +281,21 @@ func follows(older, newer *shownHead, p *pb.HeadProof) error {
 		return evidence(StepHeads, "heads_root from epoch %d to %d: %w", a.Epoch, b.Epoch, err)
 	}
 	return nil
+}
+
+// CanFollow reports whether h, at index, can stand in one log with an earlier HEAD, as
+// far as the two alone tell.
+func (h Head) CanFollow(earlier Head, earlierIndex, index uint64) bool {
+	a, b := earlier, h
+	switch {
+	case b.Epoch <= a.Epoch, b.TimeMS < a.TimeMS, b.Config < a.Config, b.KTCount < a.KTCount,
+		b.PrevHead < earlierIndex, (b.Epoch == a.Epoch+1) != (b.PrevHead == earlierIndex),
+		b.Config != a.Config && b.Config <= earlierIndex,
+		b.KTCount == a.KTCount && b.MapRoot != a.MapRoot,
+		b.KTCount-a.KTCount+b.Epoch-a.Epoch > index-earlierIndex:
+		return false
+	}
+	return true
 }
 
 func (h Head) summary() string {

@@ -136,6 +136,8 @@ func applyBody(b *Batch, e *Entry) error {
 		return applyChannelUserUnbanned(b, body.ChannelUserUnbanned)
 	case *pb.Event_ChannelBansExpired:
 		return applyChannelBansExpired(b, body.ChannelBansExpired, now)
+	case *pb.Event_ReportsExpired:
+		return applyReportsExpired(b, body.ReportsExpired, now)
 	default:
 		return invalid("no body of a known type")
 	}

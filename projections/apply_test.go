@@ -27,7 +27,7 @@ func TestApplyKnowsEveryEvent(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := w.views.NewBatch()
-		err = Apply(b, &Entry{Index: 1, Leaf: LeafOf(ev, raw, kt.Opening{}, kt.Label{}), Raw: raw, Event: ev})
+		err = Apply(b, &Entry{Index: 1, Leaf: AppendLeaf(nil, ev, raw, kt.Opening{}, kt.Label{}), Raw: raw, Event: ev})
 		if err != nil && (!errors.Is(err, ErrInvalidEvent) || strings.Contains(err.Error(), "known type")) {
 			t.Errorf("%s: %v", field.Name(), err)
 		}

@@ -116,22 +116,22 @@ func EventType(ev *pb.Event) uint16 {
 	return uint16(field.Number())
 }
 
-// LeafOf makes the leaf that an event must have: CONFIG for ServerConfigured, HEAD
-// for HeadSealed, KT under the label for KeyTransparencyEntry, else OPAQUE. raw is the event as it
-// is stored; label is used for KT only.
-func LeafOf(ev *pb.Event, raw []byte, opening kt.Opening, label kt.Label) []byte {
+// AppendLeaf appends the leaf that an event must have: CONFIG for ServerConfigured, HEAD
+// for HeadSealed, KT under the label for KeyTransparencyEntry, else OPAQUE. raw is the
+// event as it is stored; label is used for KT only.
+func AppendLeaf(dst []byte, ev *pb.Event, raw []byte, opening kt.Opening, label kt.Label) []byte {
 	switch body := ev.Body.(type) {
 	case *pb.Event_ServerConfigured:
-		return append([]byte{byte(kt.ClassConfig)}, body.ServerConfigured.GetConfig()...)
+		return append(append(dst, byte(kt.ClassConfig)), body.ServerConfigured.GetConfig()...)
 	case *pb.Event_HeadSealed:
-		return append([]byte{byte(kt.ClassHead)}, body.HeadSealed.GetHead()...)
+		return append(append(dst, byte(kt.ClassHead)), body.HeadSealed.GetHead()...)
 	case *pb.Event_KeyTransparencyEntry:
 		e := body.KeyTransparencyEntry
 		ctx := kt.VRFInput(kt.Kind(e.GetKind()), e.GetId(), e.GetVersion())
-		return kt.AppendKTLeaf(make([]byte, 0, kt.KTLeafSize), label, kt.Commit(opening, ctx, raw))
+		return kt.AppendKTLeaf(dst, label, kt.Commit(opening, ctx, raw))
 	}
 	ctx := kt.OpaqueContext(EventType(ev))
-	return kt.AppendOpaqueLeaf(make([]byte, 0, kt.OpaqueLeafSize), kt.Commit(opening, ctx[:], raw))
+	return kt.AppendOpaqueLeaf(dst, kt.Commit(opening, ctx[:], raw))
 }
 
 // Verify checks that the leaf commits to Raw under Opening, which Apply takes
@@ -145,7 +145,7 @@ func (e *Entry) Verify() error {
 	if id := e.Event.GetKeyTransparencyEntry().GetId(); len(id) > maxKTID {
 		return &ApplyError{e.Index, invalid("KT id of %d bytes", len(id))}
 	}
-	if !bytes.Equal(e.Leaf, LeafOf(e.Event, e.Raw, e.Opening, leaf.Label)) {
+	if !bytes.Equal(e.Leaf, AppendLeaf(nil, e.Event, e.Raw, e.Opening, leaf.Label)) {
 		return &ApplyError{e.Index, invalid("the leaf does not commit to the event")}
 	}
 	return nil

@@ -129,7 +129,7 @@ func fuzzEntry(t *testing.T, index uint64, raw []byte) *Entry {
 		e.Leaf = make([]byte, kt.KTLeafSize)
 		e.Leaf[0] = byte(kt.ClassKT)
 	} else {
-		e.Leaf = LeafOf(ev, raw, e.Opening, testLabel(entry))
+		e.Leaf = AppendLeaf(nil, ev, raw, e.Opening, testLabel(entry))
 	}
 	return e
 }

@@ -69,6 +69,7 @@ const (
 
 	prefixChannelBan    = 0x75 // channel[16] ‖ account[16] → Ban
 	prefixChannelBanEnd = 0x76 // until ms u64 ‖ channel[16] ‖ account[16] → ∅
+	prefixReportAge     = 0x77 // resolved u8 ‖ touched ms u64 ‖ number u64 → report[16]
 )
 
 // pointCached tells which rows the writer keeps in memory between batches: those
@@ -151,6 +152,11 @@ func channelBanKey(dst []byte, channel, account ID) []byte {
 
 func channelBanEndKey(dst []byte, untilMS uint64, channel, account ID) []byte {
 	return append(append(keyOfU64(dst, prefixChannelBanEnd, untilMS), channel[:]...), account[:]...)
+}
+
+func reportAgeKey(dst []byte, resolved bool, touchedMS, number uint64) []byte {
+	dst = append(dst, prefixReportAge, boolByte(resolved))
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(dst, touchedMS), number)
 }
 
 func banEndKey(dst []byte, untilMS uint64, account ID) []byte {

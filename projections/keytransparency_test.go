@@ -145,7 +145,7 @@ func TestStrictKT(t *testing.T) {
 	}
 	account.Value = good
 	swapped := w.entry(identityEntry("alice", 1), nil)
-	swapped.Leaf = LeafOf(swapped.Event, swapped.Raw, swapped.Opening, testLabel(identityEntry("alice", 2)))
+	swapped.Leaf = AppendLeaf(nil, swapped.Event, swapped.Raw, swapped.Opening, testLabel(identityEntry("alice", 2)))
 	w.refuseEntry(swapped, "not that of the VRF proof")
 	bad := identityEntry("alice", 1)
 	bad.NextVrfProof = bytes.Repeat([]byte{0xff}, 80)

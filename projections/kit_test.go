@@ -176,7 +176,7 @@ func makeEntry(t testT, index, now uint64, body proto.Message, receipt *pb.Recei
 		t.Fatalf("marshal: %v", err)
 	}
 	e := &Entry{Index: index, Raw: raw, Event: ev, Opening: kt.Opening(bytesOf("opening", index)[:16])}
-	e.Leaf = LeafOf(ev, raw, e.Opening, testLabel(ev.GetKeyTransparencyEntry()))
+	e.Leaf = AppendLeaf(nil, ev, raw, e.Opening, testLabel(ev.GetKeyTransparencyEntry()))
 	return e
 }
 

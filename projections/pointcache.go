@@ -12,8 +12,11 @@ package projections
 // Two generations bound it: lookups move cells into the young one, and when
 // that is full the old one is dropped. That happens between batches only, so no
 // dirty cell is ever dropped.
+//
+// last is the cell that find or add gave last: what is read is mostly written next.
 type pointCache struct {
 	young, old map[string]*cell
+	last       *cell
 }
 
 // cell is one row in memory.
@@ -34,13 +37,17 @@ func newPointCache() *pointCache {
 
 // find returns the row's cell, or nil when the store must be asked.
 func (c *pointCache) find(key []byte) *cell {
-	if row := c.young[string(key)]; row != nil {
-		return row
+	if c.last != nil && c.last.key == string(key) {
+		return c.last
 	}
-	row := c.old[string(key)]
-	if row != nil {
+	row := c.young[string(key)]
+	if row == nil {
+		if row = c.old[string(key)]; row == nil {
+			return nil
+		}
 		c.young[row.key] = row
 	}
+	c.last = row
 	return row
 }
 
@@ -48,13 +55,14 @@ func (c *pointCache) find(key []byte) *cell {
 func (c *pointCache) add(key []byte) *cell {
 	row := &cell{key: string(key)}
 	c.young[row.key] = row
+	c.last = row
 	return row
 }
 
 // age drops the old generation when the young one is full. No cell may be dirty.
 func (c *pointCache) age() {
 	if len(c.young) >= pointCacheRows {
-		c.old, c.young = c.young, make(map[string]*cell, pointCacheRows)
+		c.old, c.young, c.last = c.young, make(map[string]*cell, pointCacheRows), nil
 	}
 }
 

@@ -38,6 +38,12 @@ func (r Report) ResolvedBy() *pb.Actor {
 	return actorOf(r.By, r.ByAccount)
 }
 
+// resolved tells whether a moderator is done with it.
+func (r *Report) resolved() bool { return r.State != pb.ReportState_OPEN }
+
+// touchedMS is when it came, or when a moderator last set its state.
+func (r *Report) touchedMS() uint64 { return max(r.TimeMS, r.ResolvedMS) }
+
 // maxReportNote is the longest note of a moderator in bytes.
 const maxReportNote = 4 << 10
 
@@ -79,6 +85,9 @@ func applyMessageReported(b *Batch, ev *pb.MessageReported, nowMS uint64) error 
 	if err := b.put(keyOfID(b.scratch(), prefixReportID, r.ID), b.row); err != nil {
 		return err
 	}
+	if err := b.put(reportAgeKey(b.scratch(), r.resolved(), r.touchedMS(), r.Number), r.ID[:]); err != nil {
+		return err
+	}
 	return b.putReport(&r)
 }
 
@@ -106,9 +115,15 @@ func applyReportResolved(b *Batch, ev *pb.ReportResolved, nowMS uint64) error {
 	default:
 		return invalid("a report of state %d", ev.GetState())
 	}
+	if err := b.remove(reportAgeKey(b.scratch(), r.resolved(), r.touchedMS(), r.Number)); err != nil {
+		return err
+	}
 	r.State, r.Resolution, r.By, r.ResolvedMS = ev.GetState(), ev.GetNote(), ev.GetActor().GetWay(), nowMS
 	r.ByAccount = ID{}
 	copy(r.ByAccount[:], ev.GetActor().GetAccountId())
+	if err := b.put(reportAgeKey(b.scratch(), r.resolved(), r.touchedMS(), r.Number), r.ID[:]); err != nil {
+		return err
+	}
 	return b.putReport(&r)
 }
 
@@ -116,7 +131,7 @@ func (b *Batch) putReport(r *Report) error {
 	row := append(b.row[:0], r.ID[:]...)
 	row = binary.BigEndian.AppendUint64(row, r.TimeMS)
 	row = append(append(row, r.Reporter[:]...), r.Account[:]...)
-	row = append(row, byte(r.Category), byte(r.State), proved(r.Proved))
+	row = append(row, byte(r.Category), byte(r.State), boolByte(r.Proved))
 	row = binary.BigEndian.AppendUint32(row, r.Size)
 	row = append(append(row, byte(r.By)), r.ByAccount[:]...)
 	row = binary.BigEndian.AppendUint64(row, r.ResolvedMS)
@@ -124,8 +139,8 @@ func (b *Batch) putReport(r *Report) error {
 	return b.put(keyOfU64(b.scratch(), prefixReport, r.Number), b.row)
 }
 
-func proved(p bool) byte {
-	if p {
+func boolByte(set bool) byte {
+	if set {
 		return 1
 	}
 	return 0

@@ -12,7 +12,7 @@ import (
 )
 
 // viewsFormat is the format of all rows. Views of another one are rebuilt.
-const viewsFormat = 2
+const viewsFormat = 3
 
 // Options configure the views.
 type Options struct {

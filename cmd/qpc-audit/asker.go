@@ -27,15 +27,16 @@ const clientFile = "client.json"
 
 // asker asks a server and checks the proofs of its answers.
 type asker struct {
-	client   *client.Client
+	dial     dialer
+	client   *client.Client // nil until connect
 	verifier *kt.Verifier
 	dir      string
 	unlock   func()
 	state    *kt.State
 }
 
-// asker connects to the server, and opens what is remembered of its log.
-func (f *askFlags) asker(ctx context.Context) (_ *asker, err error) {
+// asker opens what is remembered of a server's log.
+func (f *askFlags) asker() (_ *asker, err error) {
 	pinned, err := f.pin()
 	if err != nil {
 		return nil, err
@@ -60,10 +61,10 @@ func (f *askFlags) asker(ctx context.Context) (_ *asker, err error) {
 	if a.state, err = a.load(); err != nil {
 		return nil, err
 	}
-	if a.client, err = f.dial(ctx); err != nil {
+	if a.dial, err = f.dialer(); err != nil {
 		return nil, err
 	}
-	a.verifier = &kt.Verifier{ServerName: a.client.ServerName(), Policy: policy, Freshness: f.Freshness}
+	a.verifier = &kt.Verifier{Policy: policy, Freshness: f.Freshness}
 	if pinned != nil {
 		a.verifier.LogKey = pinned.key
 	}
@@ -72,7 +73,23 @@ func (f *askFlags) asker(ctx context.Context) (_ *asker, err error) {
 
 func (a *asker) close() error {
 	a.unlock()
+	if a.client == nil {
+		return nil
+	}
 	return a.client.Close()
+}
+
+// connect connects once; the client does so again by itself.
+func (a *asker) connect(ctx context.Context) error {
+	if a.client != nil {
+		return nil
+	}
+	c, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	a.client, a.verifier.ServerName = c, c.ServerName()
+	return nil
 }
 
 func (a *asker) load() (*kt.State, error) {
@@ -83,7 +100,11 @@ func (a *asker) load() (*kt.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	return kt.ParseState(content)
+	state, err := kt.ParseState(content)
+	if err != nil {
+		return nil, fmt.Errorf("%s can't be read: what the log showed before is not known any more; put it back from a copy, or remove it to begin anew", filepath.Join(a.dir, clientFile))
+	}
+	return state, nil
 }
 
 // ask sends a query and checks the answer. What holds is remembered; evidence is

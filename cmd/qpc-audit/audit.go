@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"quicprochat/kt"
@@ -27,6 +29,7 @@ type auditor struct {
 	progress func(done, total uint64)
 
 	replay  replayer // nil: to be loaded
+	own     bool     // replay goes on from a state of this folder, whose CONFIG is that of the log
 	saved   time.Time
 	savedAt uint64 // position of the replay state on disk
 }
@@ -70,6 +73,11 @@ func (a *auditor) checkNote(ctx context.Context, signed []byte) (*result, error)
 		a.replay = nil
 		r, err = a.verify(context.WithValue(ctx, pastCaches{}, true), signed)
 	}
+	if errors.As(err, &wrong) && !a.signedByLog(signed) {
+		// Anybody between here and the log can write a note and spoil tiles.
+		err = unsettled("what the server shows is not signed by the log's key, and does not hold: %s", wrong.Detail)
+		a.replay = nil
+	}
 	if err != nil {
 		if !isUnsettled(err) {
 			a.replay = nil
@@ -77,6 +85,56 @@ func (a *auditor) checkNote(ctx context.Context, signed []byte) (*result, error)
 		return r, a.report(ctx, signed, err)
 	}
 	return r, nil
+}
+
+// signedByLog reports whether the log itself said what a note says, under the name
+// that the note has: only then somebody can be accused of it.
+func (a *auditor) signedByLog(signed []byte) bool {
+	to, err := readCheckpoint(signed)
+	if err != nil {
+		return false
+	}
+	keys := a.keys()
+	// The CONFIG of a replay is the log's if it was reached from what was verified
+	// before; at first contact without a key there is nothing else to go by.
+	if a.replay != nil && (a.own || len(keys) == 0) {
+		if config, _, ok := a.replay.config(); ok {
+			keys = append(keys, config.LogKey)
+		}
+	}
+	return slices.ContainsFunc(keys, func(key ed25519.PublicKey) bool {
+		_, err := kt.OpenCheckpoint(signed, to.Origin, key)
+		return err == nil
+	})
+}
+
+// keys are those that the log is known to have, or had: of the state folder, or at
+// first contact what --vkey gave.
+func (a *auditor) keys() (keys []ed25519.PublicKey) {
+	if s := a.folder.state; s != nil {
+		for _, line := range append([]string{s.Log}, s.Earlier...) {
+			if p, err := parsePin(line); err == nil {
+				keys = append(keys, p.key)
+			}
+		}
+	} else if a.pinned != nil {
+		keys = append(keys, a.pinned.key)
+	}
+	return keys
+}
+
+// maxLeaves is more than any log has: a server that claims more is not read.
+const maxLeaves = 1 << 48
+
+// checkSize refuses sizes that no audit can be made of.
+func checkSize(c kt.Checkpoint) error {
+	switch {
+	case c.Size == 0:
+		return finding(kt.StepHead, "a checkpoint of an empty log was signed")
+	case c.Size > maxLeaves:
+		return unsettled("what the server shows is no checkpoint: it speaks of %d leaves", c.Size)
+	}
+	return nil
 }
 
 // pastCaches marks a context whose requests ask caches to ask the server.
@@ -91,10 +149,11 @@ func (a *auditor) verify(ctx context.Context, signed []byte) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if known == nil && a.pinned != nil {
-		if err := a.pinned.opens(signed); err != nil {
-			return nil, finding(kt.StepConfig, "the checkpoint is not signed by the key given with --vkey: %v", err)
-		}
+	if known == nil && a.pinned != nil && a.pinned.opens(signed) != nil {
+		return nil, unsettled("the checkpoint, of %s, is not signed by the key given with --vkey, of %s: that is another log's key, or what the server shows is not the log's", to.Origin, a.pinned.origin)
+	}
+	if err := checkSize(to); err != nil {
+		return nil, err
 	}
 	if err := a.load(known); err != nil {
 		return nil, err
@@ -112,8 +171,11 @@ func (a *auditor) verify(ctx context.Context, signed []byte) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.opens(signed); err != nil {
-		return nil, finding(kt.StepConfig, "the checkpoint of %d leaves is not signed by the key that its log names: %v", to.Size, err)
+	if a.opens(signed) != nil {
+		return nil, unsettled("the checkpoint of %d leaves is not signed by the key that its log names", to.Size)
+	}
+	if err := a.checkPin(); err != nil {
+		return nil, err
 	}
 	if err := a.store(signed); err != nil {
 		return nil, err
@@ -124,6 +186,21 @@ func (a *auditor) verify(ctx context.Context, signed []byte) (*result, error) {
 		Age: a.now().Sub(time.UnixMilli(int64(head.TimeMS))), Cosigned: a.policy.Cosignatures(signed),
 	}
 	return r, a.settled(r)
+}
+
+// checkPin holds --vkey, if there is one, against the keys that the log has and had.
+func (a *auditor) checkPin() error {
+	if a.pinned == nil {
+		return nil
+	}
+	config, _, _ := a.replay.config()
+	name, _, _ := kt.ParseOrigin(config.Origin)
+	pinnedName, _, _ := kt.ParseOrigin(a.pinned.origin)
+	keys := append(a.keys(), config.LogKey)
+	if name != pinnedName || !slices.ContainsFunc(keys, func(key ed25519.PublicKey) bool { return key.Equal(a.pinned.key) }) {
+		return unsettled("the log that the state folder %s is of does not have the key given with --vkey: use another --state with it, or the key of %s", a.folder.dir, config.Origin)
+	}
+	return nil
 }
 
 // readCheckpoint reads a note's text; its signatures are not checked.
@@ -174,7 +251,7 @@ func (a *auditor) load(known *kt.Checkpoint) error {
 			r = fullReplayer{kt.NewReplayer()}
 		}
 	}
-	a.replay, a.savedAt = r, r.position()
+	a.replay, a.savedAt, a.own = r, r.position(), r.position() > 0
 	return nil
 }
 
@@ -183,7 +260,7 @@ func (a *auditor) load(known *kt.Checkpoint) error {
 func (a *auditor) against(known, to kt.Checkpoint, signed []byte) (done bool, err error) {
 	name, generation, _ := kt.ParseOrigin(to.Origin)
 	knownName, knownGeneration, _ := kt.ParseOrigin(known.Origin)
-	valid := a.opens(signed) == nil
+	valid := a.signedByLog(signed)
 	switch {
 	case name != knownName:
 		return true, unsettled("this is the log of %s, and the state folder is of %s: use another --state", name, knownName)
@@ -192,12 +269,12 @@ func (a *auditor) against(known, to kt.Checkpoint, signed []byte) (done bool, er
 	case generation > knownGeneration:
 		return true, finding(kt.StepConfig, "the log was begun anew (%s after %s): its operator says that its newest part was lost and disowns what was signed; to follow the new one, after asking the operator, use another --state",
 			to.Origin, known.Origin)
-	case to.Size < known.Size && valid:
+	case to.Size <= known.Size && !valid:
+		return true, unsettled("what the server shows is not signed by the log's key")
+	case to.Size < known.Size:
 		return true, unsettled("the server shows a checkpoint of %d leaves and has signed one of %d before (%s): a cache is stale, or the server was put back to an old copy",
 			to.Size, known.Size, a.folder.path(stateFile))
-	case to.Size < known.Size:
-		return true, unsettled("what the server shows is not signed by the log's key")
-	case to.Size == known.Size && to.Root != known.Root && valid:
+	case to.Size == known.Size && to.Root != known.Root:
 		return true, finding(kt.StepConsistency, "two checkpoints of %d leaves with different roots are signed: two histories", to.Size)
 	}
 	return false, nil
@@ -233,7 +310,9 @@ func (a *auditor) store(signed []byte) error {
 	}
 	next := state{KTOnly: a.ktOnly}
 	if a.folder.state != nil {
-		next = *a.folder.state
+		if next = *a.folder.state; next.Log != vkey && !slices.Contains(next.Earlier, next.Log) {
+			next.Earlier = append(slices.Clone(next.Earlier), next.Log)
+		}
 	}
 	next.Log, next.Newest, next.Checked = vkey, string(signed), a.now().UTC().Truncate(time.Second)
 	if a.policy.Met(signed) == nil {
@@ -286,15 +365,18 @@ func (a *auditor) report(ctx context.Context, signed []byte, err error) error {
 	e := evidence{
 		Format: evidenceFormat, Found: a.now().UTC(), Source: a.src.String(), Step: wrong.Step, Detail: wrong.Detail,
 		Note: string(signed), Resource: wrong.Path, Body: wrong.Body, Index: wrong.Index, Leaf: wrong.Leaf,
+		Beginning: wrong.Beginning, Consistency: wrong.Consistency,
 	}
 	if a.folder.state != nil {
 		e.Log, e.KnownNote = a.folder.state.Log, a.folder.state.Newest
 	} else if a.pinned != nil {
 		e.Log = a.pinned.line
 	}
-	if c, err := readCheckpoint(signed); err == nil && len(wrong.Leaf) > 0 && wrong.Index < c.Size {
-		if path, err := newTree(ctx, a.src, c).path(wrong.Index); err == nil {
-			e.InclusionPath = path
+	if c, err := readCheckpoint(signed); err == nil {
+		tree := newTree(ctx, a.src, c)
+		e.InclusionPath = tree.pathOf(wrong.Index, wrong.Leaf)
+		if path := tree.pathOf(wrong.HeadIndex, wrong.HeadLeaf); path != nil {
+			e.HeadIndex, e.HeadLeaf, e.HeadPath = wrong.HeadIndex, wrong.HeadLeaf, path
 		}
 	}
 	file, saveErr := e.save(a.folder.dir)

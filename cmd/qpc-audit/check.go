@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"quicprochat/kt"
+	"quicprochat/kt/statement"
 	pb "quicprochat/proto/qpcv1"
 )
 
@@ -29,17 +30,25 @@ Whether a key is revoked anybody may ask.`
 
 // Run is called by kong.
 func (c *checkCommand) Run(ctx context.Context, a *app) (err error) {
-	query, person := queryOf(c.Subject)
-	asker, err := c.asker(ctx)
+	query, err := queryOf(c.Subject)
+	if err != nil {
+		return err
+	}
+	asker, err := c.asker()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, asker.close()) }()
-	if person {
-		h, err := c.homeFlags.open()
-		if err != nil {
+	var h *home
+	if query.Username != "" {
+		if h, err = c.homeFlags.open(); err != nil {
 			return err
 		}
+	}
+	if err := asker.connect(ctx); err != nil {
+		return err
+	}
+	if h != nil {
 		if err := h.use(asker.client); err != nil {
 			return err
 		}
@@ -57,11 +66,15 @@ func (c *checkCommand) Run(ctx context.Context, a *app) (err error) {
 }
 
 // queryOf tells keys from usernames: no username has 64 characters.
-func queryOf(subject string) (q kt.Query, person bool) {
+func queryOf(subject string) (kt.Query, error) {
 	if key, err := hex.DecodeString(strings.ReplaceAll(subject, " ", "")); err == nil && len(key) == 32 {
-		return kt.Query{RevokedKey: key}, false
+		return kt.Query{RevokedKey: key}, nil
 	}
-	return kt.Query{Username: strings.ToLower(subject)}, true
+	username, err := statement.CanonicalUsername(subject)
+	if err != nil {
+		return kt.Query{}, usageError("%q is neither a username nor a key of 64 hexadecimal digits (%w)", subject, err)
+	}
+	return kt.Query{Username: username}, nil
 }
 
 // writeAnswer tells a person what was proved.
@@ -144,7 +157,22 @@ func revocationText(r *kt.Revocation) string {
 	if r.Signed {
 		by = "signed by its owner"
 	}
-	return fmt.Sprintf("reason %d, %s, %s", r.Reason, timeText(r.TimeMS), by)
+	return fmt.Sprintf("%s, %s, %s", reasonText(r.Reason), timeText(r.TimeMS), by)
+}
+
+// reasonText names a reason as RFC 5280, section 5.3.1 does.
+func reasonText(r statement.RevocationReason) string {
+	switch r {
+	case statement.ReasonUnspecified:
+		return "no reason given"
+	case statement.ReasonKeyCompromise:
+		return "key compromise"
+	case statement.ReasonSuperseded:
+		return "superseded"
+	case statement.ReasonCessation:
+		return "cessation of operation"
+	}
+	return fmt.Sprintf("reason %d", r)
 }
 
 // fingerprint is a key in groups of eight digits, for people who compare.

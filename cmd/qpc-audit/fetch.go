@@ -4,12 +4,17 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"iter"
 
 	"quicprochat/kt"
 )
 
-// fetchers is how many resources are asked for at a time.
-const fetchers = 8
+const (
+	// fetchers is how many resources are asked for at a time.
+	fetchers = 8
+	// deltaFetchers is how many deltas: they may be large.
+	deltaFetchers = 2
+)
 
 // fetched is a resource, or why it did not come.
 type fetched struct {
@@ -18,15 +23,15 @@ type fetched struct {
 	err  error
 }
 
-// fetchAll asks for resources, several at a time, and hands them to use in
-// order. The first error ends it.
-func fetchAll(ctx context.Context, src source, paths []kt.TilePath, use func(kt.TilePath, []byte) error) error {
+// fetchAll asks for resources, atOnce at a time, and hands them to use in order.
+// The first error ends it.
+func fetchAll(ctx context.Context, src source, paths iter.Seq[kt.TilePath], atOnce int, use func(kt.TilePath, []byte) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	pipeline := make(chan chan fetched, fetchers)
+	pipeline := make(chan chan fetched, atOnce-1)
 	go func() {
 		defer close(pipeline)
-		for _, path := range paths {
+		for path := range paths {
 			result := make(chan fetched, 1)
 			select {
 			case pipeline <- result:

@@ -25,6 +25,15 @@ type findingError struct {
 	Leaf  []byte
 	// InclusionPath shows the leaf under the note, where it could be had.
 	InclusionPath [][]byte
+	// HeadLeaf is the last HEAD before Leaf, at HeadIndex.
+	HeadIndex uint64
+	HeadLeaf  []byte
+	// Beginning is the root that the tree of the note has where another one was signed
+	// before, and Consistency the RFC 6962 proof that it has.
+	Beginning   []byte
+	Consistency [][]byte
+	// absent: something that was signed is not served.
+	absent bool
 	// File is where the evidence was saved.
 	File string
 }
@@ -37,6 +46,15 @@ func (e *findingError) Error() string {
 	return text
 }
 
+// after notes the last HEAD that held before the finding.
+func (e *findingError) after(r interface {
+	Head() (kt.Head, uint64, bool)
+	HeadLeaf() []byte
+}) {
+	_, e.HeadIndex, _ = r.Head()
+	e.HeadLeaf = r.HeadLeaf()
+}
+
 func finding(step kt.Step, format string, args ...any) *findingError {
 	return &findingError{Step: step, Detail: fmt.Sprintf(format, args...)}
 }
@@ -45,7 +63,11 @@ func finding(step kt.Step, format string, args ...any) *findingError {
 func asFinding(err error) error {
 	var evidence *kt.EvidenceError
 	if errors.As(err, &evidence) {
-		return finding(evidence.Step, "%s", evidence.Detail)
+		f := finding(evidence.Step, "%s", evidence.Detail)
+		if l := evidence.Leaf; l != nil {
+			f.Index, f.Leaf = l.Index, l.Leaf
+		}
+		return f
 	}
 	if errors.Is(err, kt.ErrDelta) {
 		return finding(kt.StepLeaf, "%v", err)
@@ -61,6 +83,9 @@ func (e *unsettledError) Error() string { return e.text }
 func unsettled(format string, args ...any) error {
 	return &unsettledError{fmt.Sprintf(format, args...)}
 }
+
+// errInterrupted: the person ended it before there was anything to say.
+var errInterrupted = unsettled("interrupted before anything was checked")
 
 func isUnsettled(err error) bool {
 	var own *unsettledError
@@ -90,6 +115,14 @@ type evidence struct {
 	Index         uint64   `json:"index,omitempty"`
 	Leaf          []byte   `json:"leaf,omitempty"`
 	InclusionPath [][]byte `json:"inclusion_path,omitempty"`
+	// HeadLeaf is an earlier HEAD, at HeadIndex by HeadPath under Note.
+	HeadIndex uint64   `json:"head_index,omitempty"`
+	HeadLeaf  []byte   `json:"head_leaf,omitempty"`
+	HeadPath  [][]byte `json:"head_path,omitempty"`
+	// Beginning is the root over as many leaves of Note as KnownNote has, by the
+	// RFC 6962 proof Consistency.
+	Beginning   []byte   `json:"beginning,omitempty"`
+	Consistency [][]byte `json:"consistency,omitempty"`
 }
 
 // save writes the evidence into a folder, under a name of its own.

@@ -23,16 +23,16 @@ type sourceFlags struct {
 }
 
 // open gives the source; exactly one of --url and --server is wanted.
-func (f *sourceFlags) open(ctx context.Context) (source, error) {
+func (f *sourceFlags) open() (source, error) {
 	switch {
 	case f.URL != "":
 		return newHTTPSource(f.URL)
 	case f.Server != "":
-		c, err := f.dial(ctx)
+		dial, err := f.dialer()
 		if err != nil {
 			return nil, err
 		}
-		return &quicSource{client: c, address: f.Server}, nil
+		return &quicSource{dial: dial, address: f.Server}, nil
 	}
 	return nil, usageError("name the log to read: --url URL, or --server HOST:PORT")
 }
@@ -40,7 +40,10 @@ func (f *sourceFlags) open(ctx context.Context) (source, error) {
 // connectTimeout bounds the first connection; later ones heal by themselves.
 const connectTimeout = 10 * time.Second
 
-func (f *sourceFlags) dial(ctx context.Context) (*client.Client, error) {
+// dialer connects to the server.
+type dialer func(context.Context) (*client.Client, error)
+
+func (f *sourceFlags) dialer() (dialer, error) {
 	if f.Server == "" {
 		return nil, usageError("name the server: --server HOST:PORT")
 	}
@@ -52,13 +55,19 @@ func (f *sourceFlags) dial(ctx context.Context) (*client.Client, error) {
 		}
 		config.CACert = ca
 	}
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	c, err := client.Dial(ctx, config)
-	if err != nil {
-		return nil, &unreachableError{err}
-	}
-	return c, nil
+	return func(ctx context.Context) (*client.Client, error) {
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+		defer cancel()
+		c, err := client.Dial(ctx, config)
+		var failed *client.ConnectError
+		switch {
+		case err == nil:
+			return c, nil
+		case errors.As(err, &failed), ctx.Err() != nil:
+			return nil, &unreachableError{err}
+		}
+		return nil, usageError("--server, --server-name, --ca-cert: %w", err)
+	}, nil
 }
 
 // trustFlags say what a checkpoint must carry.
@@ -115,13 +124,13 @@ func (f *trustFlags) pin() (*pin, error) {
 	}
 	content, err := os.ReadFile(f.VKey)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, usageError("--vkey %q is neither a file nor a key: %v", f.VKey, keyErr)
+		return nil, usageError("--vkey %q is neither a file nor a key (origin+hash+key, as log.vkey has it)", f.VKey)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--vkey: %w", err)
 	}
 	if p, err = parsePin(string(content)); err != nil {
-		return nil, usageError("--vkey %s: %v", f.VKey, err)
+		return nil, usageError("--vkey: %s holds no verifier key of a log (origin+hash+key, as log.vkey has it)", f.VKey)
 	}
 	return p, nil
 }
@@ -147,7 +156,7 @@ type auditFlags struct {
 }
 
 // auditor opens state folder and source.
-func (f *auditFlags) auditor(ctx context.Context, a *app) (*auditor, error) {
+func (f *auditFlags) auditor(a *app) (*auditor, error) {
 	pinned, err := f.pin()
 	if err != nil {
 		return nil, err
@@ -156,7 +165,7 @@ func (f *auditFlags) auditor(ctx context.Context, a *app) (*auditor, error) {
 	if err != nil {
 		return nil, err
 	}
-	src, err := f.open(ctx)
+	src, err := f.open()
 	if err != nil {
 		return nil, err
 	}

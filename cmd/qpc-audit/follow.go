@@ -22,7 +22,8 @@ type followCommand struct {
 func (*followCommand) Help() string {
 	return `Every check reads the newest checkpoint, replays all leaves since the last one and
 compares. One line a check goes to standard output. A finding is evidence: it is
-saved in the state folder, and follow ends with status 1.`
+saved in the state folder, and follow ends with status 1. Interrupted, it ends with
+that of its last check.`
 }
 
 // Run is called by kong.
@@ -35,7 +36,7 @@ func (c *followCommand) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer metrics.close()
-	audit, err := c.auditor(ctx, a)
+	audit, err := c.auditor(a)
 	if err != nil {
 		return err
 	}
@@ -45,11 +46,13 @@ func (c *followCommand) Run(ctx context.Context, a *app) error {
 
 // follow checks until it is interrupted or finds something.
 func (c *followCommand) follow(ctx context.Context, a *app, audit *auditor, metrics *auditMetrics) error {
+	last := errInterrupted
 	for {
 		r, err := audit.check(ctx)
 		if ctx.Err() != nil {
-			return nil // interrupted by its user
+			return last // interrupted by its user
 		}
+		last = err
 		metrics.note(r, err, audit.now())
 		if printErr := c.print(a.stdout, audit, r, err); printErr != nil {
 			return printErr
@@ -61,7 +64,7 @@ func (c *followCommand) follow(ctx context.Context, a *app, audit *auditor, metr
 		select {
 		case <-time.After(c.Interval):
 		case <-ctx.Done():
-			return nil
+			return last
 		}
 	}
 }

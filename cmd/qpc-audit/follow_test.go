@@ -62,6 +62,8 @@ func TestFollowFindsLies(t *testing.T) {
 		lie  func(a *audited)
 		// hidden: an audit of key events alone can't see it, and says so.
 		hidden bool
+		// proved: the file shows it to whoever does not have the log.
+		proved bool
 	}{
 		"a second commitment for a label": {kt.StepMap, func(a *audited) {
 			leaf := bytes.Clone(a.leaves[3])
@@ -71,51 +73,51 @@ func TestFollowFindsLies(t *testing.T) {
 			leaf[40] ^= 1
 			a.force(leaf)
 			a.force(kt.AppendHeadLeaf(nil, a.head()))
-		}, false},
+		}, false, false},
 		"a map root that is not that of the leaves": {kt.StepMap, func(a *audited) {
 			h := a.head()
 			h.MapRoot[3] ^= 1
 			a.force(kt.AppendHeadLeaf(nil, h))
-		}, false},
+		}, false, true},
 		"a KT leaf that the head does not count": {kt.StepHead, func(a *audited) {
 			h := a.head()
 			a.force(ktLeaf(99999))
 			a.force(kt.AppendHeadLeaf(nil, h))
-		}, false},
+		}, false, false},
 		"a heads root that hides a head": {kt.StepHeads, func(a *audited) {
 			h := a.head()
 			h.HeadsRoot[0] ^= 1
 			a.force(kt.AppendHeadLeaf(nil, h))
-		}, false},
+		}, false, false},
 		"a time that goes back": {kt.StepHead, func(a *audited) {
 			h := a.head()
 			h.TimeMS -= 1000
 			a.force(kt.AppendHeadLeaf(nil, h))
-		}, false},
+		}, false, true},
 		"an epoch twice": {kt.StepHead, func(a *audited) {
 			h := a.head()
 			h.Epoch--
 			a.force(kt.AppendHeadLeaf(nil, h))
-		}, false},
-		"no head at the end": {kt.StepHead, func(a *audited) { a.force(opaqueLeaf(5)) }, false},
+		}, false, true},
+		"no head at the end": {kt.StepHead, func(a *audited) { a.force(opaqueLeaf(5)) }, false, true},
 		"an unknown class": {kt.StepLeaf, func(a *audited) {
 			a.force([]byte{9, 9})
 			if err := a.replayer.Append(opaqueLeaf(1)); err != nil {
 				a.t.Fatal(err)
 			}
 			a.seal()
-		}, true},
+		}, true, true},
 		"an opaque leaf with more in it": {kt.StepLeaf, func(a *audited) {
 			a.force(append(opaqueLeaf(1), 1))
 			if err := a.replayer.Append(opaqueLeaf(1)); err != nil {
 				a.t.Fatal(err)
 			}
 			a.seal()
-		}, true},
+		}, true, true},
 		"a second first CONFIG": {kt.StepConfig, func(a *audited) {
 			a.force(kt.AppendConfigLeaf(nil, a.config()))
 			a.force(kt.AppendHeadLeaf(nil, a.head()))
-		}, false},
+		}, false, true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -129,22 +131,27 @@ func TestFollowFindsLies(t *testing.T) {
 					return
 				}
 				a.want(exitEvidence, "EVIDENCE AGAINST THE SERVER", "("+string(c.step)+")", "saved in")
-				a.checkEvidence(c.step)
+				a.checkEvidence(c.step, c.proved)
 			})
 		})
 	}
 }
 
-// checkEvidence reads the evidence file and verifies it offline.
-func (a *audited) checkEvidence(step kt.Step) {
+// checkEvidence reads the evidence file and verifies it offline. proved is whether
+// the file shows by itself that the log lied.
+func (a *audited) checkEvidence(step kt.Step, proved bool) {
 	a.t.Helper()
 	files, err := filepath.Glob(filepath.Join(a.state, "evidence-*.json"))
 	if err != nil || len(files) == 0 {
 		a.t.Fatalf("no evidence file: %v", err)
 	}
 	newest := files[len(files)-1]
+	status, words := exitEvidence, "EVIDENCE AGAINST THE SERVER ("+string(step)+")"
+	if !proved {
+		status, words = exitUnsettled, "the file alone does not prove what it says ("+string(step)+":"
+	}
 	code, stdout, stderr := call(a.t, "verify", "--vkey", a.vkey(), newest)
-	if code != exitEvidence || !strings.Contains(stdout, "signed by the log") || !strings.Contains(stderr, "("+string(step)+")") {
+	if code != status || !strings.Contains(stdout, "signed by the log") || !strings.Contains(stderr, words) {
 		a.t.Errorf("verify: %d\n%s%s", code, stdout, stderr)
 	}
 	// Evidence that somebody made up shows nothing.
@@ -177,10 +184,10 @@ func TestFollowFindsTwoHistories(t *testing.T) {
 		other.publish()
 		a.url = other.serve()
 		a.want(exitEvidence, "consistency", "two histories")
-		a.checkEvidence(kt.StepConsistency)
+		a.checkEvidence(kt.StepConsistency, true)
 		other.grow(100)
 		a.want(exitEvidence, "consistency", "saved in")
-		a.checkEvidence(kt.StepConsistency)
+		a.checkEvidence(kt.StepConsistency, true)
 	})
 }
 
@@ -279,19 +286,30 @@ func TestFollowWantsTheRightKey(t *testing.T) {
 		right := a.key
 		a.key = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, 32))
 		wrong := a.vkey()
+		otherLog, err := kt.VerifierKey("other.example.org/1", right.Public().(ed25519.PublicKey))
+		if err != nil {
+			t.Fatal(err)
+		}
 		a.key = right
 		code, stdout, stderr := call(t, append([]string{"follow", "--once", "--url", a.url, "--state", a.state, "--vkey", wrong}, a.flags...)...)
-		if code != exitEvidence || !strings.Contains(stderr, "--vkey") {
+		if code != exitUnsettled || !strings.Contains(stderr, "--vkey") {
 			t.Errorf("%d\n%s%s", code, stdout, stderr)
 		}
 		a.want(exitSatisfied)
+		// A folder that knows the log does not hide that the key given is another one.
+		for _, line := range []string{wrong, otherLog} {
+			code, stdout, stderr = call(t, append([]string{"follow", "--once", "--url", a.url, "--state", a.state, "--vkey", line}, a.flags...)...)
+			if code != exitUnsettled || !strings.Contains(stderr, "does not have the key given with --vkey") {
+				t.Errorf("%d\n%s%s", code, stdout, stderr)
+			}
+		}
 		a.grow(20)
 		a.key = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, 32))
 		a.publish()
 		forged := a.signed
 		a.key = right
 		a.show(forged)
-		a.want(exitEvidence, "not signed by the key that its log names")
+		a.want(exitUnsettled, "not signed by the key that its log names")
 	})
 }
 
@@ -385,4 +403,80 @@ func TestFollowGoesOn(t *testing.T) {
 			t.Errorf("status %d, want %d", got, want)
 		}
 	}
+}
+
+// TestFollowAccusesNobodyOfForgedNotes: whoever stands between the auditor and the
+// log can write a note, and spoil what comes with it. That is no evidence, whatever
+// else does not hold.
+func TestFollowAccusesNobodyOfForgedNotes(t *testing.T) {
+	bothModes(t, func(t *testing.T, a *audited) {
+		a.grow(100)
+		a.want(exitSatisfied)
+		size := a.size()
+		a.grow(10)
+		forge := func(origin string, size uint64, root kt.Hash) {
+			right := a.key
+			a.key = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, 32))
+			a.show(a.sign(origin, size, root))
+			a.key = right
+		}
+		for name, c := range map[string]kt.Checkpoint{
+			"the same size, another root": {Origin: fakeOrigin, Size: size, Root: kt.Hash{1}},
+			"more leaves, another root":   {Origin: fakeOrigin, Size: a.size(), Root: kt.Hash{2}},
+			"an earlier size":             {Origin: fakeOrigin, Size: 50, Root: kt.Hash{3}},
+			"more leaves than there are":  {Origin: fakeOrigin, Size: 1 << 40, Root: kt.Hash{4}},
+			"no leaves":                   {Origin: fakeOrigin, Root: kt.EmptyHeadsRoot},
+			"another generation":          {Origin: "chat.example.org/2", Size: a.size(), Root: kt.Hash{5}},
+		} {
+			forge(c.Origin, c.Size, c.Root)
+			if code, said := a.check(); code != exitUnsettled || strings.Contains(said, "EVIDENCE") {
+				t.Errorf("%s: %d\n%s", name, code, said)
+			}
+		}
+		// The same in a first run, of which no state can tell.
+		first := filepath.Join(t.TempDir(), "first")
+		forge(fakeOrigin, a.size(), kt.Hash{2})
+		code, stdout, stderr := call(t, append([]string{"follow", "--once", "--url", a.url, "--state", first}, a.flags...)...)
+		if code != exitUnsettled {
+			t.Errorf("first contact: %d\n%s%s", code, stdout, stderr)
+		}
+		for _, folder := range []string{a.state, first} {
+			if files, _ := filepath.Glob(filepath.Join(folder, "evidence-*")); len(files) > 0 {
+				t.Errorf("evidence was kept: %v", files)
+			}
+		}
+		a.publish()
+		a.want(exitSatisfied)
+	})
+}
+
+// TestFollowSurvivesHugeLogs: a signed size that no log has neither fills the memory
+// nor takes for ever.
+func TestFollowSurvivesHugeLogs(t *testing.T) {
+	bothModes(t, func(t *testing.T, a *audited) {
+		a.grow(300)
+		a.want(exitSatisfied)
+		for size, want := range map[uint64]int{1 << 40: exitEvidence, 1 << 62: exitUnsettled, 1<<63 - 1: exitUnsettled} {
+			a.show(a.sign(fakeOrigin, size, kt.Hash{1}))
+			a.want(want)
+		}
+		a.show(a.sign(fakeOrigin, 0, kt.EmptyHeadsRoot))
+		a.want(exitEvidence, "empty log")
+		// A HEAD of an absurd epoch at the end has deltas without end.
+		h := a.head()
+		h.Epoch, h.PrevHead = 1<<60, 1<<60
+		a.force(kt.AppendHeadLeaf(nil, h))
+		a.publish()
+		a.want(exitEvidence, "(head)")
+		// A resource without end is not read to it.
+		b := newAudited(t, a.flags...)
+		b.grow(20)
+		b.lie = func(path string, body []byte) []byte {
+			if !strings.HasPrefix(path, "tile/entries/") {
+				return body
+			}
+			return append(body, make([]byte, 1<<20)...)
+		}
+		b.want(exitEvidence, "too long")
+	})
 }

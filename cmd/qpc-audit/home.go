@@ -52,7 +52,7 @@ func (f *homeFlags) open() (*home, error) {
 		Token []byte `json:"token"`
 	}
 	if err := loadJSON(filepath.Join(dir, "session.json"), &session); err != nil {
-		return nil, fmt.Errorf("home of qpc: %w; run 'qpc login'", err)
+		return nil, fmt.Errorf("home of qpc: %w; run 'qpc login' in it, or name another with --home", err)
 	}
 	h := &home{username: keys.Username, serverName: keys.ServerName, keySet: keys.KeySet, token: session.Token}
 	if h.identity, err = publicOf(keys.IdentitySeed); err == nil {
@@ -84,7 +84,10 @@ func loadJSON(name string, value any) error {
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(content, value)
+	if json.Unmarshal(content, value) != nil {
+		return fmt.Errorf("%s is damaged", name)
+	}
+	return nil
 }
 
 func publicOf(seed string) (ed25519.PublicKey, error) {

@@ -144,7 +144,7 @@ func (l *loss) startWitness(vkey, state string) {
 	l.t.Helper()
 	l.stopWitness()
 	flags := auditFlags{sourceFlags: sourceFlags{URL: l.publicURL}, trustFlags: trustFlags{VKey: vkey, Freshness: time.Hour}, State: state}
-	audit, err := flags.auditor(l.t.Context(), &app{stderr: &l.stderr})
+	audit, err := flags.auditor(&app{stderr: &l.stderr})
 	if err != nil {
 		l.t.Fatal(err)
 	}

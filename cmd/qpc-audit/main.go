@@ -47,7 +47,7 @@ var exitMeaning = []struct {
 	{exitUsage, "wrong usage: unknown flag, malformed value"},
 	{exitUnreachable, "the server can't be reached, or refuses to answer"},
 	{exitLocal, "an error on this side: files, keys, memory"},
-	{exitUnsettled, "neither: the newest checkpoint is stale, older than a known one, or lacks cosignatures; try again"},
+	{exitUnsettled, "neither: the newest checkpoint is stale, older than a known one, not signed by the log's key, or lacks cosignatures; a file proves nothing by itself"},
 }
 
 const about = `Check a quicprochat server: that it says the same to everybody and takes nothing back.
@@ -124,6 +124,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	if err := parsed.Run(ctx, &app{stdin, stdout, stderr}); err != nil {
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			err = errInterrupted
+		}
 		return fail(stderr, statusOf(err), err)
 	}
 	return exitSatisfied

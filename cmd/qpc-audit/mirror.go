@@ -2,12 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"sync/atomic"
+	"time"
 
 	"github.com/transparency-dev/merkle/compact"
 	"github.com/transparency-dev/merkle/rfc6962"
@@ -28,7 +27,7 @@ func (*mirrorCommand) Help() string {
 static web server can serve it, and 'qpc-audit follow --url' can audit it. Entry
 bundles are copied, hash tiles are made of them. Every run reads the whole copy
 again, fetches what is missing and compares the root with the signed one; only then
-the checkpoint is replaced. An interrupted run is taken up where it ended.`
+the copy is changed. An interrupted run is taken up where it ended.`
 }
 
 // Run is called by kong.
@@ -41,99 +40,184 @@ func (c *mirrorCommand) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	src, err := c.open(ctx)
+	src, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
-	m := &mirror{dir: c.Dir, src: src, progress: newProgress(a.stderr).tell}
-	size, fetched, err := m.update(ctx, pinned, policy)
+	m := &mirror{dir: c.Dir, src: src, pinned: pinned, policy: policy, progress: newProgress(a.stderr).tell, now: time.Now}
+	unlock, err := m.lock()
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "mirrored %d leaves into %s, %d bundles fetched; the root is the signed one\n", size, c.Dir, fetched)
+	defer unlock()
+	size, err := m.update(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(a.stdout, "mirrored %d leaves into %s, %d bundles fetched; the root is the signed one\n", size, c.Dir, m.fetched.Load())
 	return err
 }
 
-// mirror is a copy of a log on disk.
+// mirror is a copy of a log on disk. What is fetched waits in a folder of its own
+// until the signed root says that it is the log's: a source that lies, or is cut
+// off, spoils nothing.
+//
+//	DIR/checkpoint, tile/…, kt/…     what was verified
+//	DIR/.incoming/tile/…, kt/…       what is new
 type mirror struct {
 	dir      string
 	src      source
+	pinned   *pin // nil: the first leaf names the key
+	policy   kt.WitnessPolicy
 	progress func(done, total uint64)
+	now      func() time.Time
 
+	known   *kt.Checkpoint // that of the copy; nil before the first
+	note    []byte         // known, as it was signed
 	tree    *compact.Range
 	tiles   [8][]byte    // hashes of the tile that is not full yet, by level
 	fetched atomic.Int64 // bundles; several at a time
 }
 
 // update brings the copy up to the newest checkpoint.
-func (m *mirror) update(ctx context.Context, pinned *pin, policy kt.WitnessPolicy) (size uint64, fetched int64, err error) {
+func (m *mirror) update(ctx context.Context) (size uint64, err error) {
+	if err := m.readKnown(); err != nil {
+		return 0, err
+	}
 	signed, err := m.src.checkpoint(ctx)
+	if errors.Is(err, errMissing) {
+		err = &unreachableError{errors.New("there is no checkpoint at this address")}
+	}
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	to, err := readCheckpoint(signed)
 	if err != nil {
-		return 0, 0, unsettled("what the server shows is no checkpoint: %v", err)
+		return 0, unsettled("what the server shows is no checkpoint: %v", err)
 	}
-	if pinned != nil {
-		if err := pinned.opens(signed); err != nil {
-			return 0, 0, finding(kt.StepConfig, "the checkpoint is not signed by the key given with --vkey: %v", err)
+	err = m.advance(ctx, signed, to)
+	var wrong *findingError
+	if errors.As(err, &wrong) {
+		// Once more, past caches: a finding must not be a proxy's mistake, nor that of
+		// a run before.
+		if err = m.discard(wrong); err == nil {
+			err = m.advance(context.WithValue(ctx, pastCaches{}, true), signed, to)
 		}
 	}
-	if err := m.notBack(to); err != nil {
-		return 0, 0, err
+	if errors.As(err, &wrong) {
+		err = errors.Join(m.accuse(ctx, signed, to, wrong), m.discard(wrong))
 	}
-	if err := os.MkdirAll(m.dir, 0o755); err != nil {
-		return 0, 0, err
+	return to.Size, err
+}
+
+// advance copies what is new and, if it is what was signed, takes it over.
+func (m *mirror) advance(ctx context.Context, signed []byte, to kt.Checkpoint) error {
+	if m.pinned != nil && m.pinned.opens(signed) != nil {
+		return unsettled("the checkpoint, of %s, is not signed by the key given with --vkey, of %s: that is another log's key, or what the server shows is not the log's", to.Origin, m.pinned.origin)
+	}
+	if err := m.follows(to); err != nil {
+		return err
 	}
 	if err := m.copyEntries(ctx, to); err != nil {
-		return 0, 0, err
+		return err
 	}
 	root, err := m.tree.GetRootHash(nil)
 	if err != nil {
-		return 0, 0, err
-	}
-	if kt.Hash(root) != to.Root {
-		return 0, 0, finding(kt.StepConsistency, "the %d leaves that were copied have root %x, the checkpoint says %x; if the copy was damaged, remove %s and start again", to.Size, root, to.Root, m.dir)
-	}
-	if err := m.authenticate(signed, pinned); err != nil {
-		return 0, 0, err
-	}
-	if err := m.copyDeltas(ctx, to); err != nil {
-		return 0, 0, err
-	}
-	if err := policy.Met(signed); err != nil {
-		return 0, 0, fmt.Errorf("policy: %w", err)
-	}
-	return to.Size, m.fetched.Load(), replaceFile(filepath.Join(m.dir, "checkpoint"), signed, 0o644)
-}
-
-// notBack refuses a checkpoint that is older than the copy's.
-func (m *mirror) notBack(to kt.Checkpoint) error {
-	old, err := os.ReadFile(filepath.Join(m.dir, "checkpoint"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
 		return err
 	}
-	before, err := readCheckpoint(old)
-	if err == nil && before.Size > to.Size {
-		return unsettled("the server shows a checkpoint of %d leaves, the copy has one of %d: a cache is stale, or the server was put back to an old copy", to.Size, before.Size)
+	if kt.Hash(root) != to.Root {
+		return finding(kt.StepConsistency, "the %d leaves that were copied have root %x, the checkpoint says %x", to.Size, root, to.Root)
 	}
-	return err
+	if m.pinned == nil && !m.signedByLog(signed, to) {
+		return unsettled("the checkpoint is not signed by the key that the log's first leaf names; if the key was changed since, give the new one with --vkey")
+	}
+	if err := m.copyDeltas(ctx, to); err != nil {
+		return err
+	}
+	if err := m.policy.Met(signed); err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	return m.takeOver(signed)
+}
+
+// follows refuses a checkpoint that the copy can't be continued to.
+func (m *mirror) follows(to kt.Checkpoint) error {
+	if err := checkSize(to); err != nil || m.known == nil {
+		return err
+	}
+	name, generation, _ := kt.ParseOrigin(to.Origin)
+	knownName, knownGeneration, _ := kt.ParseOrigin(m.known.Origin)
+	switch {
+	case name != knownName:
+		return usageError("%s is a copy of the log of %s, and the source shows that of %s: use another folder", m.dir, knownName, name)
+	case generation > knownGeneration:
+		return finding(kt.StepConfig, "the log was begun anew (%s after %s): its operator says that its newest part was lost and disowns what was signed; to copy the new one, after asking the operator, use another folder",
+			to.Origin, m.known.Origin)
+	case m.known.Size > to.Size:
+		return unsettled("the server shows a checkpoint of %d leaves, the copy has one of %d: a cache is stale, or the server was put back to an old copy", to.Size, m.known.Size)
+	case m.known.Size == to.Size && m.known.Root != to.Root:
+		return finding(kt.StepConsistency, "two checkpoints of %d leaves with different roots are signed: two histories", to.Size)
+	}
+	return nil
+}
+
+// signedByLog checks a note's signature by the key given, or by that of the copy's
+// first leaf.
+func (m *mirror) signedByLog(signed []byte, to kt.Checkpoint) bool {
+	var key ed25519.PublicKey
+	if m.pinned != nil {
+		key = m.pinned.key
+	} else if first, err := m.firstConfig(); err == nil {
+		key = first.LogKey
+	}
+	_, err := kt.OpenCheckpoint(signed, to.Origin, key)
+	return key != nil && err == nil
+}
+
+// accuse makes sure that a finding is one against the log, and saves the evidence.
+func (m *mirror) accuse(ctx context.Context, signed []byte, to kt.Checkpoint, wrong *findingError) error {
+	switch whole, err := m.whole(ctx); {
+	case err != nil:
+		return err
+	case !whole:
+		return fmt.Errorf("the copy in %s is damaged, its leaves are not those of its checkpoint: remove it and start again", m.dir)
+	case !m.signedByLog(signed, to):
+		return unsettled("what the server shows is not signed by the log's key, and does not hold: %s", wrong.Detail)
+	}
+	if m.known != nil && m.known.Size < to.Size && m.known.Origin == to.Origin {
+		var fork *findingError
+		if errors.As(continues(ctx, newTree(ctx, m.src, to), *m.known), &fork) {
+			wrong = fork
+		}
+	}
+	e := evidence{
+		Format: evidenceFormat, Found: m.now().UTC(), Source: m.src.String(), Step: wrong.Step, Detail: wrong.Detail,
+		KnownNote: string(m.note), Note: string(signed), Resource: wrong.Path, Body: wrong.Body,
+		Beginning: wrong.Beginning, Consistency: wrong.Consistency,
+	}
+	if m.pinned != nil {
+		e.Log = m.pinned.line
+	} else if first, err := m.firstConfig(); err == nil {
+		e.Log, _ = kt.VerifierKey(first.Origin, first.LogKey)
+	}
+	file, err := e.save(m.dir)
+	if err != nil {
+		return fmt.Errorf("%w; it could not be saved: %w", wrong, err)
+	}
+	wrong.File = file
+	return wrong
 }
 
 // copyEntries reads every bundle, from the copy or from the source, makes the
 // tiles of them, and writes what is new.
 func (m *mirror) copyEntries(ctx context.Context, to kt.Checkpoint) error {
-	m.tree = (&compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}).NewEmptyRange(0)
+	m.begin()
 	paths := kt.Tiles(kt.EntryBundle, 0, 0, to.Size)
-	err := fetchAll(ctx, &copied{source: m.src, mirror: m}, paths, func(p kt.TilePath, body []byte) error {
+	err := fetchAll(ctx, &copied{source: m.src, mirror: m}, paths, fetchers, func(p kt.TilePath, body []byte) error {
 		leaves, err := entries(body, p.Width)
 		if err != nil {
-			return finding(kt.StepLeaf, "%s: %v", p, err)
+			return &findingError{Step: kt.StepLeaf, Detail: fmt.Sprintf("%s: %v", p, err), Path: p.String(), Body: body}
 		}
 		if err := m.write(p, body); err != nil {
 			return err
@@ -160,6 +244,11 @@ func (m *mirror) copyEntries(ctx context.Context, to kt.Checkpoint) error {
 	return nil
 }
 
+func (m *mirror) begin() {
+	m.tree = (&compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}).NewEmptyRange(0)
+	m.tiles = [8][]byte{}
+}
+
 // append adds a leaf to the tree and writes the tiles that it completes.
 func (m *mirror) append(leaf []byte) error {
 	var err error
@@ -184,107 +273,16 @@ func (m *mirror) append(leaf []byte) error {
 // copyDeltas copies the deltas of the checkpoint's heads. They follow from the
 // leaves; who audits the copy compares them.
 func (m *mirror) copyDeltas(ctx context.Context, to kt.Checkpoint) error {
-	epochs, err := epochsOf(ctx, &copied{source: m.src, mirror: m}, to)
+	src := &copied{source: m.src, mirror: m}
+	epochs, _, err := epochsOf(ctx, src, to)
 	if err != nil {
 		return absent(err)
 	}
-	err = fetchAll(ctx, &copied{source: m.src, mirror: m}, kt.Tiles(kt.DeltaBundle, 0, 0, epochs), func(p kt.TilePath, body []byte) error {
-		if delta, err := kt.ParseDelta(body); err != nil || delta.Number != p.N {
-			return finding(kt.StepLeaf, "%s: %v", p, err)
+	err = fetchAll(ctx, src, kt.Tiles(kt.DeltaBundle, 0, 0, epochs), deltaFetchers, func(p kt.TilePath, body []byte) error {
+		if !isWhole(p, body) {
+			return &findingError{Step: kt.StepLeaf, Detail: fmt.Sprintf("%s is no delta of that number", p), Path: p.String(), Body: body}
 		}
 		return m.write(p, body)
 	})
 	return absent(err)
-}
-
-// authenticate checks the checkpoint's signature by the newest CONFIG of the
-// copied log, for whoever had no key in advance.
-func (m *mirror) authenticate(signed []byte, pinned *pin) error {
-	if pinned != nil {
-		return nil // it was opened before
-	}
-	first, err := m.firstConfig()
-	if err != nil {
-		return err
-	}
-	if _, err := kt.OpenCheckpoint(signed, first.Origin, first.LogKey); err != nil {
-		return finding(kt.StepConfig, "the checkpoint is not signed by the key that the log's first leaf names; if the key was changed since, give the new one with --vkey: %v", err)
-	}
-	return nil
-}
-
-// firstConfig reads leaf 0 of the copy.
-func (m *mirror) firstConfig() (kt.Config, error) {
-	p := kt.TilePath{Kind: kt.EntryBundle, Width: int(min(m.tree.End(), kt.TileWidth))}
-	body, err := os.ReadFile(m.file(p))
-	if err != nil {
-		return kt.Config{}, err
-	}
-	leaves, err := entries(body, p.Width)
-	if err != nil {
-		return kt.Config{}, err
-	}
-	leaf, err := kt.ParseLeaf(leaves[0])
-	if err != nil || leaf.Class != kt.ClassConfig {
-		return kt.Config{}, finding(kt.StepConfig, "the first leaf is no CONFIG: %v", err)
-	}
-	return leaf.Config, nil
-}
-
-func (m *mirror) file(p kt.TilePath) string {
-	return filepath.Join(m.dir, filepath.FromSlash(p.String()))
-}
-
-// write puts a resource into the copy, unless it is there as it is. A full one
-// takes the place of its partial ones.
-func (m *mirror) write(p kt.TilePath, body []byte) error {
-	name := m.file(p)
-	if info, err := os.Stat(name); err == nil && info.Size() == int64(len(body)) {
-		if old, err := os.ReadFile(name); err == nil && string(old) == string(body) {
-			return nil
-		}
-	}
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return err
-	}
-	if err := placeFile(name, body); err != nil {
-		return err
-	}
-	if p.Width == kt.TileWidth {
-		return os.RemoveAll(name + ".p")
-	}
-	return nil
-}
-
-// placeFile puts a file in its place, whole, but not synced: each run reads the
-// copy again, and a sync for each file would take most of the time.
-func placeFile(name string, content []byte) error {
-	if err := os.WriteFile(name+".new", content, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(name+".new", name)
-}
-
-// copied serves what the copy has, and the rest from the source. An entry bundle
-// that a power cut left without its end is fetched again.
-type copied struct {
-	source
-	mirror *mirror
-}
-
-func (c *copied) resource(ctx context.Context, p kt.TilePath) ([]byte, error) {
-	body, err := os.ReadFile(c.mirror.file(p))
-	whole := err == nil
-	if whole && p.Kind == kt.EntryBundle {
-		_, err := entries(body, p.Width)
-		whole = err == nil
-	}
-	if whole || err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return body, err
-	}
-	body, err = c.source.resource(ctx, p)
-	if err == nil && p.Kind == kt.EntryBundle {
-		c.mirror.fetched.Add(1)
-	}
-	return body, err
 }

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -24,9 +27,9 @@ func (l *fakeLog) sameAs(dir string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	size := uint64(len(l.leaves))
-	paths := append(kt.Tiles(kt.EntryBundle, 0, 0, size), kt.Tiles(kt.DeltaBundle, 0, 0, uint64(len(l.heads)))...)
+	paths := slices.AppendSeq(slices.Collect(kt.Tiles(kt.EntryBundle, 0, 0, size)), kt.Tiles(kt.DeltaBundle, 0, 0, uint64(len(l.heads))))
 	for level := 0; size>>(8*level) > 0; level++ {
-		paths = append(paths, kt.Tiles(kt.HashTile, level, 0, size)...)
+		paths = slices.AppendSeq(paths, kt.Tiles(kt.HashTile, level, 0, size))
 	}
 	for _, p := range paths {
 		got, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(p.String())))
@@ -137,7 +140,8 @@ func TestMirrorFindsLies(t *testing.T) {
 	if err := os.WriteFile(name, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, said := l.mirror(url, dir); code != exitEvidence || !strings.Contains(said, "if the copy was damaged") {
+	l.grow(3)
+	if code, said := l.mirror(url, dir); code != exitLocal || !strings.Contains(said, "is damaged") {
 		t.Errorf("%d: %s", code, said)
 	}
 	// An older checkpoint does not replace a newer one.
@@ -151,6 +155,89 @@ func TestMirrorFindsLies(t *testing.T) {
 	}
 	l.show(older)
 	if code, said := l.mirror(url, dir); code != exitUnsettled {
+		t.Errorf("%d: %s", code, said)
+	}
+}
+
+// TestMirrorKeepsWhatItHas: neither a server that lies, nor a power cut, nor another
+// log harms a copy, and what is evidence is kept.
+func TestMirrorKeepsWhatItHas(t *testing.T) {
+	l := newFakeLog(t)
+	l.grow(300)
+	url, dir := l.serve(), filepath.Join(t.TempDir(), "copy")
+	if code, said := l.mirror(url, dir); code != exitSatisfied {
+		t.Fatalf("%d: %s", code, said)
+	}
+	before := l.signed
+
+	// Another history, which goes on beyond the copy.
+	other := newFakeLog(t)
+	other.now++
+	other.grow(600)
+	code, said := l.mirror(other.serve(), dir)
+	if code != exitEvidence || !strings.Contains(said, "(consistency)") || !strings.Contains(said, "saved in") {
+		t.Errorf("two histories: %d: %s", code, said)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "evidence-*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("evidence: %v, %v", files, err)
+	}
+	code, stdout, stderr := call(t, "verify", "--vkey", l.vkey(), files[0])
+	if code != exitEvidence || !strings.Contains(stdout, "PROVED: the log signed two histories") {
+		t.Errorf("verify: %d\n%s%s", code, stdout, stderr)
+	}
+	l.sameAs(dir)
+
+	// A note that anybody could have written accuses nobody, and changes nothing.
+	forger := newFakeLog(t)
+	forger.key = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, 32))
+	forger.grow(600)
+	forgery := forger.serve()
+	for _, args := range [][]string{{"--vkey", l.vkey()}, nil} {
+		code, stdout, stderr = call(t, append([]string{"mirror", "--url", forgery, dir}, args...)...)
+		if code != exitUnsettled || strings.Contains(stderr, "EVIDENCE") {
+			t.Errorf("forged: %d\n%s%s", code, stdout, stderr)
+		}
+	}
+	// Nor does an empty log.
+	forger.show(forger.sign(fakeOrigin, 0, kt.EmptyHeadsRoot))
+	for _, folder := range []string{dir, filepath.Join(t.TempDir(), "new")} {
+		if code, stdout, stderr = call(t, "mirror", "--url", forgery, folder); code != exitUnsettled {
+			t.Errorf("empty: %d\n%s%s", code, stdout, stderr)
+		}
+	}
+	// The log of somebody else is another one.
+	forger.show(forger.sign("other.example.org/1", 900, kt.Hash{1}))
+	if code, stdout, stderr = call(t, "mirror", "--url", forgery, dir); code != exitUsage || !strings.Contains(stderr, "is a copy of the log of chat.example.org") {
+		t.Errorf("another log: %d\n%s%s", code, stdout, stderr)
+	}
+	l.sameAs(dir)
+	if !bytes.Equal(l.signed, before) {
+		t.Fatal("the log has gone on")
+	}
+
+	// A file that a power cut left without its end comes again.
+	l.grow(10)
+	for _, path := range []string{"tile/entries/000", "kt/delta/000.p/" + strconv.Itoa(len(l.heads))} {
+		if code, said := l.mirror(url, dir); code != exitSatisfied {
+			t.Fatalf("%d: %s", code, said)
+		}
+		if err := os.Truncate(filepath.Join(dir, filepath.FromSlash(path)), 0); err != nil {
+			t.Fatal(err)
+		}
+		if code, said := l.mirror(url, dir); code != exitSatisfied {
+			t.Errorf("%s: %d: %s", path, code, said)
+		}
+		l.sameAs(dir)
+	}
+
+	// Two at a time do not write into one folder.
+	unlock, err := (&mirror{dir: dir}).lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	if code, said := l.mirror(url, dir); code != exitLocal || !strings.Contains(said, "another qpc-audit is using it") {
 		t.Errorf("%d: %s", code, said)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"quicprochat/kt"
 	pb "quicprochat/proto/qpcv1"
+	"quicprochat/rpc/client"
 )
 
 // monitorCommand watches the keys of a home's own account.
@@ -32,16 +33,18 @@ func (c *monitorCommand) Run(ctx context.Context, a *app) (err error) {
 	if c.Interval < time.Second {
 		return usageError("--interval %v: give at least 1s", c.Interval)
 	}
-	asker, err := c.asker(ctx)
+	asker, err := c.asker()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, asker.close()) }()
+	last := errInterrupted
 	for {
 		text, err := c.check(ctx, asker)
 		if ctx.Err() != nil {
-			return nil
+			return last
 		}
+		last = err
 		now := time.Now().UTC().Format(time.RFC3339)
 		if err == nil {
 			_, err = fmt.Fprintf(a.stdout, "%s satisfied: %s\n", now, text)
@@ -49,17 +52,17 @@ func (c *monitorCommand) Run(ctx context.Context, a *app) (err error) {
 				return err
 			}
 		}
-		var wrong *findingError
-		if c.Once || errors.As(err, &wrong) || err != nil && (statusOf(err) == exitLocal || statusOf(err) == exitUsage) {
-			return err
+		status := statusOf(err)
+		if err != nil && !c.Once {
+			fmt.Fprintf(a.stdout, "%s %s: %v\n", now, verdicts[status], err)
 		}
-		if err != nil {
-			fmt.Fprintf(a.stdout, "%s %s: %v\n", now, verdicts[statusOf(err)], err)
+		if c.Once || status == exitEvidence || status == exitLocal || status == exitUsage {
+			return err
 		}
 		select {
 		case <-time.After(c.Interval):
 		case <-ctx.Done():
-			return nil
+			return last
 		}
 	}
 }
@@ -73,10 +76,19 @@ func (c *monitorCommand) check(ctx context.Context, asker *asker) (string, error
 	if c.User != "" && c.User != h.username {
 		return "", usageError("the home is that of %s, not of %s", h.username, c.User)
 	}
+	if err := asker.connect(ctx); err != nil {
+		return "", err
+	}
 	if err := h.use(asker.client); err != nil {
 		return "", err
 	}
 	answer, err := asker.ask(ctx, kt.Query{Username: h.username})
+	if sessionOver(err) {
+		// That is how a revocation by somebody else looks from here.
+		if foreign := h.revoked(ctx, asker); foreign != nil {
+			return "", foreign
+		}
+	}
 	if err != nil {
 		return "", err
 	}
@@ -91,11 +103,34 @@ func (c *monitorCommand) check(ctx context.Context, asker *asker) (string, error
 		answer.Person.Identity.KeySet.GetVersion(), len(answer.Person.Identity.DeviceKeys()), answer.Head.Size), nil
 }
 
+// sessionOver reports whether the server does not take the home's session any more.
+func sessionOver(err error) bool {
+	return client.ReasonOf(err) == pb.Reason_TOKEN_INVALID
+}
+
+// revoked asks, without a session, whether the home's own keys still count.
+func (h *home) revoked(ctx context.Context, asker *asker) error {
+	for _, own := range []struct {
+		name string
+		key  []byte
+	}{{"the identity key", h.identity}, {"this device's key", h.device}} {
+		answer, err := asker.ask(ctx, kt.Query{RevokedKey: own.key, Owner: h.identity})
+		if err != nil {
+			return err
+		}
+		if r := answer.Revocation.Revocation; r != nil {
+			return foreign("%s is revoked: %s; all sessions with it have ended", own.name, revocationText(r))
+		}
+	}
+	return nil
+}
+
+func foreign(format string, args ...any) error {
+	return &exitError{exitEvidence, fmt.Errorf("NOT DONE BY THIS HOME: "+format, args...)}
+}
+
 // compare finds what the home did not do.
 func (h *home) compare(p *kt.Person) error {
-	foreign := func(format string, args ...any) error {
-		return &exitError{exitEvidence, fmt.Errorf("NOT DONE BY THIS HOME: "+format, args...)}
-	}
 	switch {
 	case p.Gone:
 		return foreign("the account %s is deleted", h.username)
@@ -115,6 +150,11 @@ func (h *home) compare(p *kt.Person) error {
 			p.Identity.KeySet.GetVersion(), timeText(p.Identity.KeySet.GetTimeMs()), p.Identity.KeySet.GetDeviceKeys())
 	case p.Identity.DeviceRevocations[string(h.device)] != nil:
 		return foreign("this device's key is revoked: %s", revocationText(p.Identity.DeviceRevocations[string(h.device)]))
+	}
+	for _, key := range p.Identity.KeySet.GetDeviceKeys() {
+		if r := p.Identity.DeviceRevocations[string(key)]; r != nil && r.Authority == pb.Authority_ADMINISTRATOR {
+			return foreign("the device key %s is revoked: %s", fingerprint(key), revocationText(r))
+		}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"quicprochat/kt"
@@ -12,14 +13,37 @@ import (
 )
 
 // quicSource reads the log through the server's own port (method 520).
+// It connects when it is first asked, so that an auditor can be there before the
+// server is.
 type quicSource struct {
-	client  *client.Client
+	dial    dialer
 	address string
+
+	mu     sync.Mutex
+	client *client.Client
 }
 
 func (s *quicSource) String() string { return "quic://" + s.address }
 
-func (s *quicSource) close() error { return s.client.Close() }
+func (s *quicSource) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client == nil {
+		return nil
+	}
+	return s.client.Close()
+}
+
+// connect connects once; the client does so again by itself.
+func (s *quicSource) connect(ctx context.Context) (*client.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	if s.client == nil {
+		s.client, err = s.dial(ctx)
+	}
+	return s.client, err
+}
 
 func (s *quicSource) checkpoint(ctx context.Context) ([]byte, error) {
 	return s.read(ctx, "checkpoint")
@@ -34,8 +58,12 @@ func (s *quicSource) resource(ctx context.Context, p kt.TilePath) ([]byte, error
 const limitPatience = 10 * time.Minute
 
 func (s *quicSource) read(ctx context.Context, path string) ([]byte, error) {
+	c, err := s.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for begin := time.Now(); ; {
-		body, err := s.client.LogResource(ctx, path)
+		body, err := c.LogResource(ctx, path)
 		var refused *client.StatusError
 		switch {
 		case err == nil:

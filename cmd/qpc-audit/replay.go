@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +47,7 @@ func (r fullReplayer) read(ctx context.Context, src source, to kt.Checkpoint, kn
 		return err
 	}
 	if r.Size() < to.Size {
-		err := fetchAll(ctx, src, kt.Tiles(kt.EntryBundle, 0, r.Size(), to.Size), func(p kt.TilePath, body []byte) error {
+		err := fetchAll(ctx, src, kt.Tiles(kt.EntryBundle, 0, r.Size(), to.Size), fetchers, func(p kt.TilePath, body []byte) error {
 			leaves, err := entries(body, p.Width)
 			if err != nil {
 				return &findingError{Step: kt.StepLeaf, Detail: fmt.Sprintf("%s: %v", p, err), Path: p.String(), Body: body}
@@ -65,15 +64,27 @@ func (r fullReplayer) read(ctx context.Context, src source, to kt.Checkpoint, kn
 			return absent(err)
 		}
 	}
-	return asFinding(r.Check(to))
+	return r.check(ctx, src, to)
+}
+
+// check compares a checkpoint with what was read.
+func (r fullReplayer) check(ctx context.Context, src source, to kt.Checkpoint) error {
+	err := asFinding(r.Check(to))
+	var wrong *findingError
+	if errors.As(err, &wrong) && wrong.Step == kt.StepHead {
+		if leaf, readErr := lastLeaf(ctx, src, to); readErr == nil {
+			wrong.Index, wrong.Leaf = to.Size-1, leaf
+		}
+	}
+	return err
 }
 
 func (r fullReplayer) add(leaf []byte, known *kt.Checkpoint, p kt.TilePath, body []byte) error {
-	index := r.Size()
 	if err := asFinding(r.Append(leaf)); err != nil {
 		var wrong *findingError
 		if errors.As(err, &wrong) {
-			wrong.Path, wrong.Body, wrong.Index, wrong.Leaf = p.String(), body, index, bytes.Clone(leaf)
+			wrong.Path, wrong.Body = p.String(), body
+			wrong.after(&r)
 		}
 		return err
 	}
@@ -90,8 +101,13 @@ func (r fullReplayer) passing(known *kt.Checkpoint) error {
 
 // absent turns a resource that must be there into a finding.
 func absent(err error) error {
-	if errors.Is(err, errMissing) {
-		return finding(kt.StepConsistency, "the server signed a checkpoint and does not serve what it covers: %v", err)
+	switch {
+	case errors.Is(err, errMissing):
+		f := finding(kt.StepConsistency, "the server signed a checkpoint and does not serve what it covers: %v", err)
+		f.absent = true
+		return f
+	case errors.Is(err, errTooLong):
+		return finding(kt.StepLeaf, "the server signed a checkpoint and serves something else than what it covers: %v", err)
 	}
 	return err
 }
@@ -113,7 +129,7 @@ func (r keyReplayer) advance(ctx context.Context, src source, to kt.Checkpoint, 
 	if to.Size == 0 {
 		return finding(kt.StepHead, "a checkpoint of an empty log was signed")
 	}
-	epochs, err := epochsOf(ctx, src, to)
+	epochs, last, err := epochsOf(ctx, src, to)
 	if err != nil {
 		return absent(err)
 	}
@@ -124,7 +140,7 @@ func (r keyReplayer) advance(ctx context.Context, src source, to kt.Checkpoint, 
 		}
 	}
 	if r.Heads() < epochs {
-		err = fetchAll(ctx, src, kt.Tiles(kt.DeltaBundle, 0, r.Heads(), epochs), func(p kt.TilePath, body []byte) error {
+		err = fetchAll(ctx, src, kt.Tiles(kt.DeltaBundle, 0, r.Heads(), epochs), deltaFetchers, func(p kt.TilePath, body []byte) error {
 			delta, err := kt.ParseDelta(body)
 			if err == nil {
 				err = r.Apply(delta)
@@ -133,6 +149,7 @@ func (r keyReplayer) advance(ctx context.Context, src source, to kt.Checkpoint, 
 				var wrong *findingError
 				if errors.As(err, &wrong) {
 					wrong.Path, wrong.Body = p.String(), body
+					wrong.after(&r)
 				}
 				return err
 			}
@@ -144,7 +161,10 @@ func (r keyReplayer) advance(ctx context.Context, src source, to kt.Checkpoint, 
 		}
 	}
 	if r.position() != to.Size {
-		return finding(kt.StepHead, "the checkpoint's last leaf, at index %d, is a HEAD of epoch %d, and in the deltas the newest is at index %d", to.Size-1, epochs-1, r.position()-1)
+		wrong := finding(kt.StepHead, "the checkpoint's last leaf, at index %d, is a HEAD of epoch %d, and in the deltas the newest is at index %d", to.Size-1, epochs-1, r.position()-1)
+		wrong.Index, wrong.Leaf = to.Size-1, last
+		wrong.after(&r)
+		return wrong
 	}
 	path, err := tree.lastPath()
 	if err != nil {
@@ -153,12 +173,22 @@ func (r keyReplayer) advance(ctx context.Context, src source, to kt.Checkpoint, 
 	return asFinding(r.Check(to, path))
 }
 
-// continues checks that a tree contains an earlier one.
+// continues checks that a tree contains an earlier one. If not, the finding shows
+// what the tree begins with instead.
 func continues(ctx context.Context, t *tree, known kt.Checkpoint) error {
-	if err := t.contains(known); err != nil {
-		return asProofFinding(ctx, err, "the checkpoint of %d leaves does not continue the one of %d that was signed before: %v", t.at.N, known.Size, err)
+	root, err := t.beginning(known.Size)
+	if err != nil {
+		return asProofFinding(ctx, err, "the checkpoint of %d leaves can't be shown to continue the one of %d that was signed before: %v", t.at.N, known.Size, err)
 	}
-	return nil
+	if root == known.Root {
+		return nil
+	}
+	f := finding(kt.StepConsistency, "the checkpoint of %d leaves does not continue the one of %d that was signed before: its first %d leaves have root %x, not %x",
+		t.at.N, known.Size, known.Size, root, known.Root)
+	if proof, err := t.consistency(known.Size); err == nil {
+		f.Beginning, f.Consistency = root[:], proof
+	}
+	return f
 }
 
 // asProofFinding: tiles that do not fit the signed root are evidence, a network
@@ -171,22 +201,35 @@ func asProofFinding(ctx context.Context, err error, format string, args ...any) 
 	return finding(kt.StepConsistency, format, args...)
 }
 
-// epochsOf reads from the last leaf, which must be a HEAD, how many heads a
-// checkpoint covers. What it says is checked by the replay.
-func epochsOf(ctx context.Context, src source, c kt.Checkpoint) (uint64, error) {
-	bundles := kt.Tiles(kt.EntryBundle, 0, c.Size-1, c.Size)
-	p := bundles[len(bundles)-1]
+// lastLeaf reads the leaf at a checkpoint's end. Whether it is that of the signed
+// tree is not checked.
+func lastLeaf(ctx context.Context, src source, c kt.Checkpoint) ([]byte, error) {
+	p := kt.TilePath{Kind: kt.EntryBundle, N: (c.Size - 1) / kt.TileWidth, Width: int((c.Size-1)%kt.TileWidth) + 1}
 	body, err := src.resource(ctx, p)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	leaves, err := entries(body, p.Width)
 	if err != nil {
-		return 0, finding(kt.StepLeaf, "%s: %v", p, err)
+		return nil, finding(kt.StepLeaf, "%s: %v", p, err)
 	}
-	last, err := kt.ParseLeaf(leaves[len(leaves)-1])
+	return leaves[len(leaves)-1], nil
+}
+
+// epochsOf reads from the last leaf, which must be a HEAD, how many heads a
+// checkpoint covers. What it says is checked by the replay.
+func epochsOf(ctx context.Context, src source, c kt.Checkpoint) (epochs uint64, leaf []byte, err error) {
+	if leaf, err = lastLeaf(ctx, src, c); err != nil {
+		return 0, nil, err
+	}
+	last, err := kt.ParseLeaf(leaf)
 	if err != nil || last.Class != kt.ClassHead {
-		return 0, finding(kt.StepHead, "a checkpoint was signed at %d leaves, of which the last is no HEAD", c.Size)
+		wrong := finding(kt.StepHead, "a checkpoint was signed at %d leaves, of which the last is no HEAD", c.Size)
+		wrong.Index, wrong.Leaf = c.Size-1, leaf
+		return 0, nil, wrong
 	}
-	return last.Head.Epoch + 1, nil
+	if last.Head.Epoch >= c.Size {
+		return 0, nil, finding(kt.StepHead, "the HEAD at the end of %d leaves is one of epoch %d", c.Size, last.Head.Epoch)
+	}
+	return last.Head.Epoch + 1, leaf, nil
 }

@@ -171,7 +171,7 @@ func TestAgainstAServer(t *testing.T) {
 	}
 	a.want(exitSatisfied, []string{"check", key}, "is REVOKED", "on the server's word")
 	bob := a.register("bob")
-	a.want(exitSatisfied, []string{"check", "alice", "--home", bob.home}, "REVOKED: reason 1")
+	a.want(exitSatisfied, []string{"check", "alice", "--home", bob.home}, "REVOKED: key compromise")
 	a.want(exitSatisfied, []string{"follow", "--once"}, "satisfied", "5 key events")
 }
 
@@ -185,8 +185,110 @@ func TestMonitorTellsForeignChanges(t *testing.T) {
 	other := &owner{client: alice.client, identity: alice.identity, device: alice.device, home: alice.home}
 	other.save(t, "alice", &pb.KeySet{IdentityKey: alice.identity.Public().(ed25519.PublicKey), Version: 7}, session.Token)
 	a.want(exitEvidence, monitor, "NOT DONE BY THIS HOME", "is not the one that this home made last")
+	// It is told once, and ends a monitor that goes on, too.
+	a.want(exitEvidence, []string{"monitor", "--interval", "1s", "--home", alice.home}, "EVIDENCE", "is not the one that this home made last")
 	_, other.identity, _ = ed25519.GenerateKey(nil)
 	other.save(t, "alice", nil, session.Token)
 	a.want(exitEvidence, monitor, "has another identity key")
 	a.want(exitUsage, append(monitor, "bob"), "the home is that of alice")
+}
+
+// TestMonitorWithoutASession: a revocation of the identity ends all sessions, also
+// that of the monitor. It is told nevertheless.
+func TestMonitorWithoutASession(t *testing.T) {
+	a := bootServer(t)
+	carol := a.register("carol")
+	monitor := []string{"monitor", "--interval", "1s", "--home", carol.home}
+	session, _ := carol.client.Session()
+	revoke := &pb.RevokeKeyRequest{SessionToken: session.Token, Key: carol.identity.Public().(ed25519.PublicKey), Reason: 1}
+	if err := carol.client.Call(t.Context(), revoke, new(pb.RevokeKeyResponse)); err != nil {
+		t.Fatal(err)
+	}
+	a.want(exitEvidence, monitor, "NOT DONE BY THIS HOME: the identity key is revoked: key compromise", "on the server's word")
+	// A session that is over for another reason accuses nobody.
+	dora := a.register("dora")
+	token := make([]byte, 32)
+	dora.save(t, "dora", nil, token)
+	a.want(exitUnreachable, []string{"monitor", "--once", "--home", dora.home}, "TOKEN_INVALID")
+}
+
+// TestDamagedFiles: a sentence with the file's name, whatever is wrong with it.
+func TestDamagedFiles(t *testing.T) {
+	a := bootServer(t)
+	alice := a.register("alice")
+	check := []string{"check", "alice", "--home", alice.home}
+	a.want(exitSatisfied, check)
+	damage := func(file, content string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, content := range []string{"", "{", "[1]", `{"newest": 3}`, `{"newest": {"note": "aGFsbG8="}}`} {
+		damage(filepath.Join(a.state, clientFile), content)
+		a.want(exitLocal, check, clientFile+" can't be read", "put it back from a copy")
+	}
+	if err := os.Remove(filepath.Join(a.state, clientFile)); err != nil {
+		t.Fatal(err)
+	}
+	damage(filepath.Join(alice.home, "session.json"), "x")
+	a.want(exitLocal, check, "session.json is damaged", "run 'qpc login'")
+	damage(filepath.Join(alice.home, "keys.json"), "{")
+	a.want(exitLocal, check, "keys.json is damaged", "--home")
+	a.want(exitUsage, []string{"check", strings.Repeat("a", 63)}, "neither a username nor a key of 64 hexadecimal digits")
+
+	for name, content := range map[string]string{
+		"empty": "", "text": "no JSON", "list": "[1]", "number": "7", "null": "null", "half": `{"format": "qpc-bun`, "other": `{"format": "else"}`, "nothing": `{}`,
+		"bundle": `{"format": "qpc-bundle-v1", "time_ms": "x"}`, "more": `{"format": "qpc-bundle-v1", "zzz": 1}`, "bare": `{"format": "qpc-bundle-v1"}`,
+		"evidence": `{"format": "qpc-audit evidence 1", "found": 3}`, "nobody": `{"format": "qpc-audit evidence 1"}`,
+	} {
+		file := filepath.Join(t.TempDir(), name)
+		damage(file, content)
+		code, stdout, stderr := call(t, "verify", file)
+		if code != exitUnsettled || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("verify %s: %d\n%s%s", name, code, stdout, stderr)
+		}
+		for _, leak := range []string{"json:", "JSON", "Go value", "invalid character", "unmarshal"} {
+			if strings.Contains(stderr, leak) {
+				t.Errorf("verify %s speaks of the program's inside: %s", name, stderr)
+			}
+		}
+	}
+	bad := filepath.Join(t.TempDir(), "ca")
+	damage(bad, "no certificate")
+	code, stdout, stderr := call(t, "follow", "--once", "--server", a.node.Addr().String(), "--ca-cert", bad, "--state", filepath.Join(t.TempDir(), "s"))
+	if code != exitUsage || !strings.Contains(stderr, "--ca-cert") {
+		t.Errorf("a CA file that is none: %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+// TestInterrupted: whoever is interrupted before it has checked anything does not
+// say that everything holds.
+func TestInterrupted(t *testing.T) {
+	a := newAudited(t)
+	waiting := make(chan struct{}, 100)
+	released := make(chan struct{})
+	a.lie = func(_ string, body []byte) []byte {
+		waiting <- struct{}{}
+		<-released
+		return body
+	}
+	t.Cleanup(func() { close(released) })
+	for _, args := range [][]string{{"follow", "--once"}, {"follow"}, {"mirror", filepath.Join(t.TempDir(), "copy")}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var out, said bytes.Buffer
+		status := make(chan int, 1)
+		go func() {
+			if args[0] == "follow" {
+				args = append(args, "--state", filepath.Join(t.TempDir(), "state"))
+			}
+			status <- run(ctx, append(args, "--url", a.url), nil, &out, &said)
+		}()
+		<-waiting
+		cancel()
+		if code := <-status; code != exitUnsettled || !strings.Contains(said.String(), "interrupted before anything was checked") {
+			t.Errorf("%v: %d\n%s%s", args, code, out.String(), said.String())
+		}
+		released <- struct{}{}
+	}
 }

@@ -26,9 +26,13 @@ type source interface {
 	close() error
 }
 
-// errMissing: the server says that it does not have this. When its own
-// checkpoint covers it, that is no accident.
-var errMissing = errors.New("the server does not have it")
+var (
+	// errMissing: the server says that it does not have this. When its own
+	// checkpoint covers it, that is no accident.
+	errMissing = errors.New("the server does not have it")
+	// errTooLong: what is served is longer than such a thing can be.
+	errTooLong = errors.New("it is too long")
+)
 
 // unreachableError is an error of the way to the server, which says nothing
 // about the log.
@@ -42,9 +46,6 @@ const (
 	fetchTime = 20 * time.Second
 	// fetchTries is how often a resource is asked for.
 	fetchTries = 4
-	// maxResource bounds what is read of one answer: 256 entries of the largest
-	// class are a fifth of it, a delta of 256 epochs with 10⁵ key events fits.
-	maxResource = 16 << 20
 )
 
 // httpSource reads C2SP tlog-tiles.
@@ -76,7 +77,7 @@ func (s *httpSource) checkpoint(ctx context.Context) ([]byte, error) {
 }
 
 func (s *httpSource) resource(ctx context.Context, p kt.TilePath) ([]byte, error) {
-	return s.get(ctx, p.String(), maxResource)
+	return s.get(ctx, p.String(), int64(p.MaxSize()))
 }
 
 // get asks for a path until there is an answer that stays.
@@ -124,7 +125,7 @@ func (s *httpSource) try(ctx context.Context, path string, limit int64) (body []
 		return nil, true, &unreachableError{err}
 	}
 	if int64(len(body)) > limit {
-		return nil, false, fmt.Errorf("%s: more than %d bytes", path, limit)
+		return nil, false, fmt.Errorf("%s has more than %d bytes: %w", path, limit, errTooLong)
 	}
 	return body, false, nil
 }

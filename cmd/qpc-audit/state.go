@@ -24,6 +24,8 @@ type state struct {
 	KTOnly bool `json:"kt_only"`
 	// Log is the verifier key of the log: origin+hash+key.
 	Log string `json:"log"`
+	// Earlier are those that it had before.
+	Earlier []string `json:"earlier_keys,omitempty"`
 	// Newest is the newest note that was verified.
 	Newest string `json:"newest_note"`
 	// Cosigned is the newest of them that met the witness policy.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -33,7 +34,7 @@ func (t *tree) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 		paths[i] = kt.TilePath{Kind: kt.HashTile, Level: tile.L, N: uint64(tile.N), Width: tile.W}
 	}
 	var data [][]byte
-	err := fetchAll(t.ctx, t.src, paths, func(_ kt.TilePath, body []byte) error {
+	err := fetchAll(t.ctx, t.src, slices.Values(paths), fetchers, func(_ kt.TilePath, body []byte) error {
 		data = append(data, body)
 		return nil
 	})
@@ -46,13 +47,29 @@ func (t *tree) SaveTiles([]tlog.Tile, [][]byte) {}
 // lastPath is the inclusion path of the last leaf.
 func (t *tree) lastPath() ([][]byte, error) { return t.path(uint64(t.at.N) - 1) }
 
-// contains checks that an earlier tree is the beginning of this one.
-func (t *tree) contains(c kt.Checkpoint) error {
-	proof, err := tlog.ProveTree(t.at.N, int64(c.Size), t.reader())
-	if err != nil {
-		return err
+// beginning is the root over the first size leaves.
+func (t *tree) beginning(size uint64) (kt.Hash, error) {
+	root, err := tlog.TreeHash(int64(size), t.reader())
+	return kt.Hash(root), err
+}
+
+// consistency shows what the first size leaves are.
+func (t *tree) consistency(size uint64) ([][]byte, error) {
+	proof, err := tlog.ProveTree(t.at.N, int64(size), t.reader())
+	return hashes(proof), err
+}
+
+// pathOf is the inclusion path of a leaf that was found; nil where there is none to
+// be had.
+func (t *tree) pathOf(index uint64, leaf []byte) [][]byte {
+	if len(leaf) == 0 || index >= uint64(t.at.N) {
+		return nil
 	}
-	return tlog.CheckTree(proof, t.at.N, t.at.Hash, int64(c.Size), tlog.Hash(c.Root))
+	path, err := t.path(index)
+	if err != nil {
+		return nil
+	}
+	return path
 }
 
 func hashes(path []tlog.Hash) [][]byte {

@@ -54,7 +54,7 @@ func (c *witnessCommand) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
-	audit, err := c.auditor(ctx, a)
+	audit, err := c.auditor(a)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -81,6 +81,7 @@ type witness struct {
 	stderr  io.Writer
 	mu      sync.Mutex
 	told    string // origin of a later generation that its operator was told of
+	found   bool   // evidence against the log: nothing is cosigned until a new start
 }
 
 func (w *witness) serve(ctx context.Context, listener net.Listener) error {
@@ -164,6 +165,9 @@ func (w *witness) add(a kt.AddCheckpoint) answer {
 	to, err := readCheckpoint(a.Note)
 	if err != nil {
 		return answer{http.StatusBadRequest, "it holds no checkpoint\n"}
+	}
+	if w.found { // once is enough: each time would read the log, and leave a file
+		return answer{http.StatusForbidden, evidenceFound}
 	}
 	if got := w.ours(to, a.Note); got != nil {
 		return *got
@@ -274,13 +278,17 @@ func (w *witness) vouch(signed []byte) answer {
 	return answer{http.StatusOK, string(line)}
 }
 
+const evidenceFound = "the audit of this log found evidence against it\n"
+
 // trouble tells the operator what is wrong, and the log only whether to come
 // again.
 func (w *witness) trouble(err error) answer {
 	fmt.Fprintf(w.stderr, "%s %v\n", w.audit.now().UTC().Format(time.RFC3339), err)
 	var wrong *findingError
 	if errors.As(err, &wrong) {
-		return answer{http.StatusForbidden, "the audit of this log found evidence against it\n"}
+		w.found = true
+		fmt.Fprintln(w.stderr, "nothing is cosigned any more; to audit anew, start the witness again")
+		return answer{http.StatusForbidden, evidenceFound}
 	}
 	return answer{http.StatusServiceUnavailable, "the audit can't be made now: submit again later\n"}
 }

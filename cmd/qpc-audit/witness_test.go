@@ -44,7 +44,7 @@ func (w *testWitness) open(url string) {
 		t.Fatal(err)
 	}
 	flags := auditFlags{sourceFlags: sourceFlags{URL: url}, trustFlags: trustFlags{VKey: w.log.vkey(), Freshness: time.Hour}, State: filepath.Join(w.dir, "state")}
-	audit, err := flags.auditor(t.Context(), &app{stderr: io.Discard})
+	audit, err := flags.auditor(&app{stderr: io.Discard})
 	if err != nil {
 		t.Fatal(err)
 	}

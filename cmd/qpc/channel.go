@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"quicprochat/kt/statement"
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc/client"
 )
@@ -134,17 +136,37 @@ func (cmd channelRemove) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer s.Close()
-	gone, err := s.home.meet(ctx, s.Client, cmd.Who)
+	name, identity, err := s.memberKey(ctx, cmd.Who)
 	if err != nil {
 		return err
 	}
-	if _, err := s.RemoveMember(ctx, &pb.RemoveMemberRequest{ChannelId: id, IdentityKey: gone.keyset.GetIdentityKey()}); err != nil {
+	if _, err := s.RemoveMember(ctx, &pb.RemoveMemberRequest{ChannelId: id, IdentityKey: identity}); err != nil {
 		return err
 	}
-	if err := s.forgetMember(ctx, id, room, gone.name); err != nil {
+	if err := s.forgetMember(ctx, id, room, name); err != nil {
 		return err
 	}
-	return a.print(map[string]any{"channel": hex.EncodeToString(id), "removed": gone.name}, "%s is out of %s.", gone.name, room.Name)
+	return a.print(map[string]any{"channel": hex.EncodeToString(id), "removed": name}, "%s is out of %s.", name, room.Name)
+}
+
+// memberKey finds a member's identity key: the one this home remembers, so that also
+// somebody can be put out whom the server does not find any more, or whose key changed.
+func (s *channelSession) memberKey(ctx context.Context, who string) (name string, identity []byte, err error) {
+	if name, err = statement.CanonicalUsername(who); err != nil {
+		return "", nil, usageError("%w", err)
+	}
+	contacts, err := s.home.contacts()
+	if err != nil {
+		return "", nil, err
+	}
+	if known, met := contacts[name]; met {
+		return name, known.IdentityKey, nil
+	}
+	p, err := s.home.meet(ctx, s.Client, name)
+	if err != nil {
+		return "", nil, err
+	}
+	return name, p.keyset.GetIdentityKey(), nil
 }
 
 // forgetMember notes that somebody is out, and tells the others.
@@ -263,6 +285,23 @@ func (s *channelSession) meetAll(ctx context.Context, usernames []string) (peopl
 		if !bytes.Equal(p.keyset.GetIdentityKey(), identityOf(s.keys)) && !slices.ContainsFunc(people, same) {
 			people = append(people, p)
 		}
+	}
+	return people, nil
+}
+
+// meetMembers meets the members of a channel. Whom the server does not find any more,
+// a banned person say, and whose key changed, is left out and named: nobody else's
+// messages wait for that.
+func (s *channelSession) meetMembers(ctx context.Context, usernames []string) (people []*person, err error) {
+	for _, name := range usernames {
+		met, err := s.meetAll(ctx, []string{name})
+		switch {
+		case isReason(err, pb.Reason_NO_SUCH_USER), isReason(err, pb.Reason_NO_SUCH_KEY), isReason(err, pb.Reason_KEY_REVOKED), errors.Is(err, errKeyChanged):
+			s.warn("%s gets nothing: %v", name, err)
+		case err != nil:
+			return nil, err
+		}
+		people = append(people, met...)
 	}
 	return people, nil
 }

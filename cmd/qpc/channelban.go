@@ -5,14 +5,15 @@ import (
 	"encoding/hex"
 	"time"
 
+	"quicprochat/kt/statement"
 	pb "quicprochat/proto/qpcv1"
 )
 
 type channelBan struct {
-	Channel string        `arg:"" help:"Name or id of the channel."`
-	Who     string        `arg:"" name:"username" help:"Whom to keep out."`
-	Reason  string        `placeholder:"TEXT" help:"Why, for owners and admins; at most 1 KiB. The server can read it."`
-	For     time.Duration `placeholder:"DURATION" help:"How long, such as 72h; without it until 'qpc channel unban'."`
+	Channel string         `arg:"" help:"Name or id of the channel."`
+	Who     string         `arg:"" name:"username" help:"Whom to keep out."`
+	Reason  string         `placeholder:"TEXT" help:"Why, for owners and admins; at most 1 KiB. The server can read it."`
+	For     *time.Duration `placeholder:"DURATION" help:"How long, such as 72h; without it until 'qpc channel unban'."`
 }
 
 func (channelBan) Help() string {
@@ -21,27 +22,29 @@ func (channelBan) Help() string {
 
 // Run bans somebody from a channel, and tells the others when that put a member out.
 func (cmd channelBan) Run(ctx context.Context, a *app) error {
+	if err := checkBanTime(cmd.For); err != nil {
+		return err
+	}
 	s, id, room, err := a.openChannel(ctx, cmd.Channel)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	who, err := s.home.meet(ctx, s.Client, cmd.Who)
+	name, err := statement.CanonicalUsername(cmd.Who)
 	if err != nil {
-		return err
+		return usageError("%w", err)
 	}
-	req := &pb.BanUserRequest{Scope: pb.BanScope_ONE_CHANNEL, ChannelId: id, Username: who.name, Reason: cmd.Reason}
-	if cmd.For > 0 {
-		req.UntilMs = uint64(s.ServerTime().Add(cmd.For).UnixMilli())
+	req := &pb.BanUserRequest{
+		Scope: pb.BanScope_ONE_CHANNEL, ChannelId: id, Username: name, Reason: cmd.Reason, UntilMs: banEnd(s.ServerTime(), cmd.For),
 	}
 	if _, err := s.BanUser(ctx, req); err != nil {
 		return err
 	}
-	if err := s.forgetMember(ctx, id, room, who.name); err != nil {
+	if err := s.forgetMember(ctx, id, room, name); err != nil {
 		return err
 	}
-	return a.print(map[string]any{"channel": hex.EncodeToString(id), "username": who.name, "until_ms": req.GetUntilMs()},
-		"%s is banned from %s %s.", who.name, room.Name, untilText(req.GetUntilMs(), "qpc channel unban"))
+	return a.print(map[string]any{"channel": hex.EncodeToString(id), "username": name, "until_ms": req.GetUntilMs()},
+		"%s is banned from %s %s.", name, room.Name, untilText(req.GetUntilMs(), "qpc channel unban"))
 }
 
 type channelUnban struct {

@@ -61,7 +61,7 @@ func (h *home) findChannel(name string) (id []byte, c *channelRoom, err error) {
 	slices.Sort(found)
 	switch len(found) {
 	case 0:
-		return nil, nil, usageError("no channel %q in this home: 'qpc channel list' shows them", name)
+		return nil, nil, usageError("no channel %q in this home: 'qpc channel list' shows them, and 'qpc recv' reads invitations", name)
 	case 1:
 		id, err = hex.DecodeString(found[0])
 		return id, all[found[0]], err

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -55,13 +57,11 @@ func (cmd channelPost) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	draft := s.draft(id, text)
-	for _, p := range people {
-		if err := s.send(ctx, id, p, draft); err != nil {
-			return fmt.Errorf("for %s: %w", p.name, err)
-		}
+	if people, err = s.sendAll(ctx, id, people, draft); err != nil && len(people) == 0 {
+		return err
 	}
-	return a.print(map[string]any{"channel": hex.EncodeToString(id), "to": names(people), "id": hex.EncodeToString(draft.ID[:])},
-		"Posted to %s%s.", room.Name, suffix(": ", names(people)))
+	return errors.Join(err, a.print(map[string]any{"channel": hex.EncodeToString(id), "to": names(people), "id": hex.EncodeToString(draft.ID[:])},
+		"Posted to %s%s.", room.Name, suffix(": ", names(people))))
 }
 
 // postOpaque posts one payload in the channel's order.
@@ -102,7 +102,11 @@ func (s *channelSession) audience(ctx context.Context, id []byte, room *channelR
 	if err != nil {
 		return nil, err
 	}
-	people, err := s.meetAll(ctx, room.Members)
+	people, err := s.meetMembers(ctx, room.Members)
+	if err != nil {
+		return nil, err
+	}
+	contacts, err := s.home.contacts()
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +123,9 @@ func (s *channelSession) audience(ctx context.Context, id []byte, room *channelR
 			continue
 		}
 		i := slices.IndexFunc(people, func(p *person) bool { return bytes.Equal(p.keyset.GetIdentityKey(), m.GetIdentityKey()) })
+		named := func(name string) bool { return bytes.Equal(contacts[name].IdentityKey, m.GetIdentityKey()) }
 		switch {
+		case i < 0 && slices.ContainsFunc(room.Members, named): // meetMembers has told why
 		case i < 0:
 			s.warn("somebody with identity key %s is listed in %s, but no member has named them: they get nothing", fingerprint(m.GetIdentityKey()), room.Name)
 		case m.GetState() != pb.MemberState_JOINED:
@@ -145,9 +151,7 @@ func (s *channelSession) draft(id, text []byte) seal.Draft {
 // send seals a draft for one person and queues it. Within the channel on the wire,
 // too, when channel is given: both must have joined then.
 func (s *channelSession) send(ctx context.Context, channel []byte, to *person, draft seal.Draft) error {
-	payload, err := seal.Seal(seal.Sender{
-		ServerName: s.ServerName(), Username: s.keys.Username, IdentityKey: identityOf(s.keys), Device: s.keys.device(),
-	}, to.keyset, draft)
+	payload, err := seal.Seal(s.sender(), to.keyset, draft)
 	if err != nil {
 		return err
 	}
@@ -159,15 +163,29 @@ func (s *channelSession) send(ctx context.Context, channel []byte, to *person, d
 
 // tellAll tells all members of the room what it is now.
 func (s *channelSession) tellAll(ctx context.Context, id []byte, room *channelRoom, removed []string) error {
-	people, err := s.meetAll(ctx, room.Members)
+	people, err := s.meetMembers(ctx, room.Members)
 	if err != nil {
 		return err
 	}
 	return s.tell(ctx, id, room, people, removed)
 }
 
-// tell sends people the channel's name, key and members, sealed. On the wire it is
-// a message like any other: who is only invited gets none within a channel.
+// sendAll sends a draft to people. What keeps it from one of them, a full queue say,
+// keeps it from nobody else: who got it is returned, with what went wrong for others.
+func (s *channelSession) sendAll(ctx context.Context, channel []byte, people []*person, draft seal.Draft) (got []*person, err error) {
+	for _, p := range people {
+		if failed := s.send(ctx, channel, p, draft); failed != nil {
+			err = errors.Join(err, fmt.Errorf("for %s: %w", p.name, failed))
+			continue
+		}
+		got = append(got, p)
+	}
+	return got, err
+}
+
+// tell sends people and the other devices of this account the channel's name, key and
+// members, sealed. On the wire it is a message like any other: who is only invited gets
+// none within a channel.
 func (s *channelSession) tell(ctx context.Context, id []byte, room *channelRoom, people []*person, removed []string) error {
 	note := channelNote{Name: room.Name, Key: room.Key, Members: room.Members, Removed: removed}
 	text, err := note.plaintext()
@@ -175,12 +193,36 @@ func (s *channelSession) tell(ctx context.Context, id []byte, room *channelRoom,
 		return err
 	}
 	draft := s.draft(id, text)
-	for _, p := range people {
-		if err := s.send(ctx, nil, p, draft); err != nil {
-			return fmt.Errorf("for %s: %w", p.name, err)
+	_, err = s.sendAll(ctx, nil, people, draft)
+	return errors.Join(err, s.tellOwn(ctx, draft))
+}
+
+// tellOwn sends a draft to the other devices of this account.
+func (s *channelSession) tellOwn(ctx context.Context, draft seal.Draft) error {
+	own, err := s.ListDevices(ctx)
+	if err != nil {
+		return err
+	}
+	var payload []byte
+	for _, device := range own.Active() {
+		if bytes.Equal(device, s.keys.device().Public().(ed25519.PublicKey)) {
+			continue
+		}
+		if payload == nil { // one for all: they share the key
+			if payload, err = seal.Seal(s.sender(), own.KeySet, draft); err != nil {
+				return err
+			}
+		}
+		_, err := s.Enqueue(ctx, &pb.EnqueueRequest{Recipient: &pb.EnqueueRequest_RecipientDevice{RecipientDevice: device}, Payload: payload})
+		if err != nil {
+			return fmt.Errorf("for device %s: %w", fingerprint(device), err)
 		}
 	}
 	return nil
+}
+
+func (s *channelSession) sender() seal.Sender {
+	return seal.Sender{ServerName: s.ServerName(), Username: s.keys.Username, IdentityKey: identityOf(s.keys), Device: s.keys.device()}
 }
 
 // showNote takes in what a member tells of a channel. An unknown channel is an
@@ -222,6 +264,9 @@ func (r *reader) showNote(from *person, id []byte, note *channelNote, sent time.
 	object := map[string]any{"channel": digits, "name": note.Name, "from": from.name, "time_ms": sent.UnixMilli()}
 	at := "[" + sent.Local().Format(time.DateTime) + "] "
 	switch {
+	case invited && from.name == r.keys.Username:
+		object["own"], object["members"] = true, note.Members
+		return r.app.print(object, "%syour channel %s with %s, from another device of yours", at, note.Name, printable([]byte(strings.Join(note.Members, ", "))))
 	case invited:
 		object["invitation"], object["members"] = true, note.Members
 		return r.app.print(object, "%s%s invites you to the channel %s with %s. Accept: qpc channel accept %s", at, from.name, note.Name, printable([]byte(strings.Join(note.Members, ", "))), digits[:8])

@@ -145,7 +145,12 @@ func (a *app) updateChannel(ctx context.Context, name string, fill func(*channel
 
 type channelList struct{}
 
-// Run lists the channels that this home knows, with what the server says of each.
+func (channelList) Help() string {
+	return "The channels of this home, and invitations that wait in the queue: those stay there until 'qpc recv' reads them, and can be accepted then."
+}
+
+// Run lists the channels that this home knows, with what the server says of each, and
+// those that it is invited to.
 func (channelList) Run(ctx context.Context, a *app) error {
 	s, err := a.openChannels(ctx)
 	if err != nil {
@@ -162,20 +167,33 @@ func (channelList) Run(ctx context.Context, a *app) error {
 	}
 	slices.SortFunc(digits, func(x, y string) int { return strings.Compare(all[x].Name+x, all[y].Name+y) })
 	for _, id := range digits {
-		if err := s.listOne(ctx, id, all[id]); err != nil {
+		if err := s.listOne(ctx, id, all[id], ""); err != nil {
+			return err
+		}
+	}
+	invited, err := s.invitations(ctx)
+	if err != nil {
+		return err
+	}
+	for _, i := range invited {
+		if err := s.listOne(ctx, i.digits, i.room, i.from); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *channelSession) listOne(ctx context.Context, digits string, room *channelRoom) error {
+// listOne prints one channel; unread is who invites to it by a message that waits.
+func (s *channelSession) listOne(ctx context.Context, digits string, room *channelRoom, unread string) error {
 	id, err := hex.DecodeString(digits)
 	if err != nil {
 		return fmt.Errorf("%s is damaged: %w", channelsFile, err)
 	}
 	info, members, err := s.Members(ctx, id)
 	if isReason(err, pb.Reason_NOT_A_MEMBER) {
+		if unread != "" {
+			return nil // the invitation was taken back
+		}
 		return s.app.print(map[string]any{"channel": digits, "name": room.Name, "state": "gone"}, "%s (%s): you are not in it any more; 'qpc channel leave %s' forgets it", room.Name, digits[:8], digits[:8])
 	}
 	if err != nil {
@@ -190,8 +208,15 @@ func (s *channelSession) listOne(ctx context.Context, digits string, room *chann
 	if kept, err := openChannelName(room.Key, info.GetName()); err != nil || kept != room.Name {
 		s.warn("the server keeps another name for %s (%v)", room.Name, err)
 	}
-	return s.app.print(map[string]any{"channel": digits, "name": room.Name, "state": state, "members": len(members), "epoch": info.GetEpoch()},
-		"%s (%s): %s, %d members", room.Name, digits[:8], state, len(members))
+	object := map[string]any{"channel": digits, "name": room.Name, "state": state, "members": len(members), "epoch": info.GetEpoch()}
+	if unread == "" {
+		return s.app.print(object, "%s (%s): %s, %d members", room.Name, digits[:8], state, len(members))
+	}
+	object["unread"], object["from"] = true, unread
+	if unread == s.keys.Username {
+		return s.app.print(object, "%s (%s): %s, %d members; 'qpc recv' takes it over from your other device", room.Name, digits[:8], state, len(members))
+	}
+	return s.app.print(object, "%s (%s): %s by %s, %d members; 'qpc recv' reads the invitation", room.Name, digits[:8], state, unread, len(members))
 }
 
 type channelMembers struct {
@@ -231,8 +256,8 @@ func (cmd channelMembers) Run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
-	if r := info.GetRotation(); r != nil && !a.JSON {
-		return a.print(nil, "Asked for new keys: %d of %d have committed since.", r.GetCommitted(), r.GetJoined())
+	if r := info.GetRotation(); r != nil {
+		return a.print(map[string]any{"rotation_ms": r.GetRequestedMs(), "committed": r.GetCommitted(), "joined": r.GetJoined()}, "Asked for new keys: %d of %d have committed since.", r.GetCommitted(), r.GetJoined())
 	}
 	return nil
 }

@@ -5,9 +5,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
+	"quicprochat/kt/statement"
 	pb "quicprochat/proto/qpcv1"
 	"quicprochat/rpc/client"
 )
@@ -94,17 +96,24 @@ type keysFetchCommand struct {
 }
 
 func (keysFetchCommand) Help() string {
-	return `The server hands each KeyPackage out once: use it, or it is lost to its owner. Of one person a few can be taken in an hour; beyond that you get the person's last resort, which others may hold too, or are told to wait. Files are written only where none is.`
+	return `The server hands each KeyPackage out once: use it, or it is lost to its owner. Of one person a few can be taken in an hour; beyond that you get the person's last resort, which others may hold too, or are told to wait. No file is overwritten: the next package of a device is NAME-DEVICE-2.kp.`
 }
 
 // Run takes packages and writes them to files.
 func (cmd keysFetchCommand) Run(ctx context.Context, a *app) error {
+	name, err := statement.CanonicalUsername(cmd.Name)
+	if err != nil {
+		return usageError("%w", err)
+	}
+	if err := checkWritable(cmd.Dir); err != nil { // a package that can't be kept is lost
+		return err
+	}
 	_, _, c, err := a.openSession(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	identity, err := a.identityOfName(ctx, c, cmd.Name)
+	identity, err := a.identityOfName(ctx, c, name)
 	if err != nil {
 		return err
 	}
@@ -117,9 +126,12 @@ func (cmd keysFetchCommand) Run(ctx context.Context, a *app) error {
 	}
 	var failed error
 	for _, p := range resp.GetPackages() {
-		file := filepath.Join(cmd.Dir, fmt.Sprintf("%s-%s.kp", cmd.Name, hex.EncodeToString(p.GetDeviceKey()[:4])))
-		failed = errors.Join(failed, writeNew(file, p.GetKeyPackage()))
-		err := a.print(map[string]any{
+		file, err := writeNumbered(filepath.Join(cmd.Dir, fmt.Sprintf("%s-%x", name, p.GetDeviceKey()[:4])), ".kp", p.GetKeyPackage())
+		if err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		err = a.print(map[string]any{
 			"file": file, "device_key": hex.EncodeToString(p.GetDeviceKey()), "cipher_suite": p.GetCipherSuite(),
 			"size": len(p.GetKeyPackage()), "last_resort": p.GetLastResort(),
 		}, "%s: cipher suite %d, %d bytes%s", file, p.GetCipherSuite(), len(p.GetKeyPackage()), lastResortNote(p))
@@ -145,6 +157,27 @@ func (a *app) identityOfName(ctx context.Context, c *client.Client, name string)
 		return nil, &exitError{int(pb.Status_NotFound), errors.New(absence(person))}
 	}
 	return person.Identity.Key, nil
+}
+
+// checkWritable tries whether files can be made in a folder.
+func checkWritable(dir string) error {
+	probe, err := os.CreateTemp(dir, ".qpc-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+// writeNumbered writes a file that was not there: base and ending, with a number
+// between them where that one is taken.
+func writeNumbered(base, ending string, content []byte) (name string, err error) {
+	name = base + ending
+	for n := 2; ; n++ {
+		if err := writeNew(name, content); !errors.Is(err, fs.ErrExist) {
+			return name, err
+		}
+		name = fmt.Sprintf("%s-%d%s", base, n, ending)
+	}
 }
 
 // writeNew writes a file where none is.

@@ -116,9 +116,9 @@ func (h *home) lastFrom(username string) (*pb.ReportedMessage, error) {
 }
 
 type banCommand struct {
-	Name   string        `arg:"" help:"Username."`
-	Reason string        `placeholder:"TEXT" help:"Why, for other moderators; at most 1 KiB."`
-	For    time.Duration `placeholder:"DURATION" help:"How long, such as 72h; without it until 'qpc unban'."`
+	Name   string         `arg:"" help:"Username."`
+	Reason string         `placeholder:"TEXT" help:"Why, for other moderators; at most 1 KiB."`
+	For    *time.Duration `placeholder:"DURATION" help:"How long, such as 72h; without it until 'qpc unban'."`
 }
 
 func (banCommand) Help() string {
@@ -127,19 +127,38 @@ func (banCommand) Help() string {
 
 // Run bans a user.
 func (cmd banCommand) Run(ctx context.Context, a *app) error {
+	if err := checkBanTime(cmd.For); err != nil {
+		return err
+	}
 	_, _, c, err := a.openSession(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	req := &pb.BanUserRequest{Scope: pb.BanScope_WHOLE_SERVER, Username: cmd.Name, Reason: cmd.Reason}
-	if cmd.For > 0 {
-		req.UntilMs = uint64(c.ServerTime().Add(cmd.For).UnixMilli())
+	req := &pb.BanUserRequest{
+		Scope: pb.BanScope_WHOLE_SERVER, Username: cmd.Name, Reason: cmd.Reason, UntilMs: banEnd(c.ServerTime(), cmd.For),
 	}
 	if _, err := c.BanUser(ctx, req); err != nil {
 		return err
 	}
 	return a.print(map[string]any{"username": cmd.Name, "until_ms": req.GetUntilMs()}, "%s is banned %s.", cmd.Name, untilText(req.GetUntilMs(), "qpc unban"))
+}
+
+// checkBanTime refuses a time that is none: a script that computed 0 does not mean
+// for ever.
+func checkBanTime(long *time.Duration) error {
+	if long != nil && *long < time.Second {
+		return usageError("--for %v: at least 1s; without --for a ban lasts until it is lifted", *long)
+	}
+	return nil
+}
+
+// banEnd is when a ban ends, Unix milliseconds; 0 without a time.
+func banEnd(now time.Time, long *time.Duration) uint64 {
+	if long == nil {
+		return 0
+	}
+	return uint64(now.Add(*long).UnixMilli())
 }
 
 // untilText says when a ban ends; lift names the command that ends one without a time.

@@ -53,10 +53,8 @@ func (r *reader) show(ctx context.Context, payload []byte) error {
 	if !r.inbox.note(messageName(content.GetId())) {
 		return nil
 	}
-	if from.isNew && !r.app.JSON {
-		fmt.Fprintf(r.app.stderr, "First message from %s: remembering identity key %s\n", from.name, fingerprint(r.people[from.name].keyset.GetIdentityKey()))
-	}
-	from.isNew, r.shown = false, from.name
+	r.greet(from)
+	r.shown = from.name
 	sent := time.UnixMilli(int64(content.GetTimeMs()))
 	if id := content.GetChannelId(); len(id) > 0 {
 		if note, is := parseChannelNote(content.GetPlaintext()); is {
@@ -70,6 +68,21 @@ func (r *reader) show(ctx context.Context, payload []byte) error {
 	return r.app.print(map[string]any{
 		"from": from.name, "text": string(content.GetPlaintext()), "id": messageName(content.GetId()), "time_ms": content.GetTimeMs(),
 	}, "[%s] %s: %s", sent.Local().Format(time.DateTime), from.name, printable(content.GetPlaintext()))
+}
+
+// greet tells once whose key was remembered just now.
+func (r *reader) greet(from *person) {
+	if from.isNew && !r.app.JSON {
+		fmt.Fprintf(r.app.stderr, "First message from %s: remembering identity key %s\n", from.name, fingerprint(from.keyset.GetIdentityKey()))
+	}
+	from.isNew = false
+}
+
+// isRejection tells what will never be believed, or only after the person decided,
+// from what could not be judged now.
+func isRejection(err error) bool {
+	var rejected *rejection
+	return errors.As(err, &rejected) || errors.Is(err, errKeyChanged)
 }
 
 // sender finds the person who claims to have written and checks the claim.
@@ -88,6 +101,12 @@ func (r *reader) sender(ctx context.Context, content *pb.SealedContent) (*person
 	}
 	if err := from.verify(content); err != nil {
 		return nil, &rejection{fmt.Errorf("it claims to come from %s: %w", from.name, err)}
+	}
+	if from.name == r.keys.Username { // nobody to be met: the identity is at hand
+		if !bytes.Equal(from.keyset.GetIdentityKey(), r.identity) {
+			return nil, &rejection{errors.New("it claims to come from this account, and does not")}
+		}
+		from.isNew = false
 	}
 	return from, nil
 }

@@ -59,13 +59,22 @@ func (cmd sendCommand) Run(ctx context.Context, a *app) error {
 		"Sent to %s (message %x).", to.name, reply.GetMessageId())
 }
 
+// text is the message. One without a byte is an accident: a variable that was not set,
+// a program before the pipe that failed.
 func (cmd sendCommand) text(a *app) ([]byte, error) {
+	if cmd.Text == "" {
+		return nil, usageError("the message is empty")
+	}
 	if cmd.Text != "-" {
 		return []byte(cmd.Text), nil
 	}
 	text, err := io.ReadAll(io.LimitReader(a.stdin, seal.MaxPlaintext+1))
-	if err == nil && len(text) > seal.MaxPlaintext {
+	switch {
+	case err != nil:
+	case len(text) > seal.MaxPlaintext:
 		err = usageError("the text on stdin is longer than %d bytes", seal.MaxPlaintext)
+	case len(text) == 0:
+		err = usageError("the message on stdin is empty")
 	}
 	return text, err
 }

@@ -14,8 +14,11 @@ import (
 // run bans a user from the server.
 func (c *banCommand) run(ctx context.Context, p *process) error {
 	req, resp := &pb.BanAnyUserRequest{Username: c.Name, Reason: c.Reason}, new(pb.BanAnyUserResponse)
-	if c.For > 0 {
-		req.UntilMs = uint64(time.Now().Add(c.For).UnixMilli())
+	if c.For != nil {
+		if *c.For < time.Second { // a script that computed 0 does not mean for ever
+			return fmt.Errorf("--for %v: at least 1s; without --for a ban lasts until it is lifted", *c.For)
+		}
+		req.UntilMs = uint64(time.Now().Add(*c.For).UnixMilli())
 	}
 	err := c.adminFlags.session(ctx, p, func(call adminCall) error { return call(req, resp) })
 	if err != nil {

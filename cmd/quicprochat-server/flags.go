@@ -112,9 +112,9 @@ type newGenerationCommand struct {
 }
 
 type banCommand struct {
-	Name       string        `arg:"" help:"Username."`
-	Reason     string        `placeholder:"TEXT" help:"Why, for other moderators; at most 1 KiB."`
-	For        time.Duration `placeholder:"DURATION" help:"How long, such as 72h; without it until 'admin unban'."`
+	Name       string         `arg:"" help:"Username."`
+	Reason     string         `placeholder:"TEXT" help:"Why, for other moderators; at most 1 KiB."`
+	For        *time.Duration `placeholder:"DURATION" help:"How long, such as 72h; without it until 'admin unban'."`
 	adminFlags `embed:""`
 }
 

@@ -126,6 +126,7 @@ type Event struct {
 	//	*Event_ChannelUserBanned
 	//	*Event_ChannelUserUnbanned
 	//	*Event_ChannelBansExpired
+	//	*Event_ReportsExpired
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -569,6 +570,15 @@ func (x *Event) GetChannelBansExpired() *ChannelBansExpired {
 	return nil
 }
 
+func (x *Event) GetReportsExpired() *ReportsExpired {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ReportsExpired); ok {
+			return x.ReportsExpired
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -745,6 +755,10 @@ type Event_ChannelBansExpired struct {
 	ChannelBansExpired *ChannelBansExpired `protobuf:"bytes,87,opt,name=channel_bans_expired,json=channelBansExpired,proto3,oneof"`
 }
 
+type Event_ReportsExpired struct {
+	ReportsExpired *ReportsExpired `protobuf:"bytes,88,opt,name=reports_expired,json=reportsExpired,proto3,oneof"`
+}
+
 func (*Event_ServerConfigured) isEvent_Body() {}
 
 func (*Event_KeyTransparencyEntry) isEvent_Body() {}
@@ -830,6 +844,8 @@ func (*Event_ChannelUserBanned) isEvent_Body() {}
 func (*Event_ChannelUserUnbanned) isEvent_Body() {}
 
 func (*Event_ChannelBansExpired) isEvent_Body() {}
+
+func (*Event_ReportsExpired) isEvent_Body() {}
 
 // Receipt makes a mutation safe to retry: the same request_id gets the same
 // outcome, another body under it is refused.
@@ -3262,7 +3278,7 @@ var File_qpc_v1_event_proto protoreflect.FileDescriptor
 
 const file_qpc_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/actor.proto\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\x1a\x17qpc/v1/moderation.proto\"\xb6\x18\n" +
+	"\x12qpc/v1/event.proto\x12\x06qpc.v1\x1a\x12qpc/v1/actor.proto\x1a\x12qpc/v1/admin.proto\x1a\x11qpc/v1/auth.proto\x1a\x15qpc/v1/channels.proto\x1a\x17qpc/v1/moderation.proto\"\xf9\x18\n" +
 	"\x05Event\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x04R\x06timeMs\x12)\n" +
 	"\areceipt\x18\x02 \x01(\v2\x0f.qpc.v1.ReceiptR\areceipt\x12G\n" +
@@ -3312,7 +3328,8 @@ const file_qpc_v1_event_proto_rawDesc = "" +
 	"\x0freport_resolved\x18T \x01(\v2\x16.qpc.v1.ReportResolvedH\x00R\x0ereportResolved\x12K\n" +
 	"\x13channel_user_banned\x18U \x01(\v2\x19.qpc.v1.ChannelUserBannedH\x00R\x11channelUserBanned\x12Q\n" +
 	"\x15channel_user_unbanned\x18V \x01(\v2\x1b.qpc.v1.ChannelUserUnbannedH\x00R\x13channelUserUnbanned\x12N\n" +
-	"\x14channel_bans_expired\x18W \x01(\v2\x1a.qpc.v1.ChannelBansExpiredH\x00R\x12channelBansExpiredB\x06\n" +
+	"\x14channel_bans_expired\x18W \x01(\v2\x1a.qpc.v1.ChannelBansExpiredH\x00R\x12channelBansExpired\x12A\n" +
+	"\x0freports_expired\x18X \x01(\v2\x16.qpc.v1.ReportsExpiredH\x00R\x0ereportsExpiredB\x06\n" +
 	"\x04body\"\x95\x01\n" +
 	"\aReceipt\x12\x16\n" +
 	"\x06caller\x18\x01 \x01(\fR\x06caller\x12\x16\n" +
@@ -3596,9 +3613,10 @@ var file_qpc_v1_event_proto_goTypes = []any{
 	(*ChannelUserBanned)(nil),           // 50: qpc.v1.ChannelUserBanned
 	(*ChannelUserUnbanned)(nil),         // 51: qpc.v1.ChannelUserUnbanned
 	(*ChannelBansExpired)(nil),          // 52: qpc.v1.ChannelBansExpired
-	(SessionScope)(0),                   // 53: qpc.v1.SessionScope
-	(Role)(0),                           // 54: qpc.v1.Role
-	(*Actor)(nil),                       // 55: qpc.v1.Actor
+	(*ReportsExpired)(nil),              // 53: qpc.v1.ReportsExpired
+	(SessionScope)(0),                   // 54: qpc.v1.SessionScope
+	(Role)(0),                           // 55: qpc.v1.Role
+	(*Actor)(nil),                       // 56: qpc.v1.Actor
 }
 var file_qpc_v1_event_proto_depIdxs = []int32{
 	2,  // 0: qpc.v1.Event.receipt:type_name -> qpc.v1.Receipt
@@ -3645,31 +3663,32 @@ var file_qpc_v1_event_proto_depIdxs = []int32{
 	50, // 41: qpc.v1.Event.channel_user_banned:type_name -> qpc.v1.ChannelUserBanned
 	51, // 42: qpc.v1.Event.channel_user_unbanned:type_name -> qpc.v1.ChannelUserUnbanned
 	52, // 43: qpc.v1.Event.channel_bans_expired:type_name -> qpc.v1.ChannelBansExpired
-	6,  // 44: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
-	8,  // 45: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	6,  // 46: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
-	53, // 47: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
-	0,  // 48: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
-	34, // 49: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	34, // 50: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
-	54, // 51: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
-	55, // 52: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
-	55, // 53: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
-	8,  // 54: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	55, // 55: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
-	6,  // 56: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
-	8,  // 57: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
-	35, // 58: qpc.v1.KeyPackagesUploaded.packages:type_name -> qpc.v1.KeyPackagesUploaded.Package
-	36, // 59: qpc.v1.KeyPackagesTaken.packages:type_name -> qpc.v1.KeyPackagesTaken.Package
-	37, // 60: qpc.v1.KeyPackagesExpired.packages:type_name -> qpc.v1.KeyPackagesExpired.Package
-	38, // 61: qpc.v1.KeyPackagesReleased.packages:type_name -> qpc.v1.KeyPackagesReleased.Package
-	55, // 62: qpc.v1.GenerationBegun.actor:type_name -> qpc.v1.Actor
-	8,  // 63: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	53, // 44: qpc.v1.Event.reports_expired:type_name -> qpc.v1.ReportsExpired
+	6,  // 45: qpc.v1.AccountRegistered.opaque:type_name -> qpc.v1.OpaqueRecord
+	8,  // 46: qpc.v1.AccountRegistered.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	6,  // 47: qpc.v1.PasswordChanged.opaque:type_name -> qpc.v1.OpaqueRecord
+	54, // 48: qpc.v1.SessionStarted.scope:type_name -> qpc.v1.SessionScope
+	0,  // 49: qpc.v1.SessionsEnded.cause:type_name -> qpc.v1.SessionsEnded.Cause
+	34, // 50: qpc.v1.MessageEnqueued.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	34, // 51: qpc.v1.ChannelPosted.targets:type_name -> qpc.v1.MessageEnqueued.Target
+	55, // 52: qpc.v1.RoleChanged.role:type_name -> qpc.v1.Role
+	56, // 53: qpc.v1.RoleChanged.actor:type_name -> qpc.v1.Actor
+	56, // 54: qpc.v1.KeyRevoked.actor:type_name -> qpc.v1.Actor
+	8,  // 55: qpc.v1.IdentityReplaced.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	56, // 56: qpc.v1.ResetIssued.actor:type_name -> qpc.v1.Actor
+	6,  // 57: qpc.v1.AccountReset.opaque:type_name -> qpc.v1.OpaqueRecord
+	8,  // 58: qpc.v1.AccountReset.revocation_labels:type_name -> qpc.v1.RevocationLabel
+	35, // 59: qpc.v1.KeyPackagesUploaded.packages:type_name -> qpc.v1.KeyPackagesUploaded.Package
+	36, // 60: qpc.v1.KeyPackagesTaken.packages:type_name -> qpc.v1.KeyPackagesTaken.Package
+	37, // 61: qpc.v1.KeyPackagesExpired.packages:type_name -> qpc.v1.KeyPackagesExpired.Package
+	38, // 62: qpc.v1.KeyPackagesReleased.packages:type_name -> qpc.v1.KeyPackagesReleased.Package
+	56, // 63: qpc.v1.GenerationBegun.actor:type_name -> qpc.v1.Actor
+	8,  // 64: qpc.v1.DeviceRegistered.revocation_label:type_name -> qpc.v1.RevocationLabel
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_qpc_v1_event_proto_init() }
@@ -3726,6 +3745,7 @@ func file_qpc_v1_event_proto_init() {
 		(*Event_ChannelUserBanned)(nil),
 		(*Event_ChannelUserUnbanned)(nil),
 		(*Event_ChannelBansExpired)(nil),
+		(*Event_ReportsExpired)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -1796,6 +1796,69 @@ func (x *ReportResolved) GetActor() *Actor {
 	return nil
 }
 
+// ReportsExpired removes reports that nobody has touched for long, with their
+// contents: OPEN ones that came, or were taken up again, before open_before_ms, and
+// others that were resolved before resolved_before_ms.
+type ReportsExpired struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	ReportIds        [][]byte               `protobuf:"bytes,1,rep,name=report_ids,json=reportIds,proto3" json:"report_ids,omitempty"`
+	OpenBeforeMs     uint64                 `protobuf:"varint,2,opt,name=open_before_ms,json=openBeforeMs,proto3" json:"open_before_ms,omitempty"`
+	ResolvedBeforeMs uint64                 `protobuf:"varint,3,opt,name=resolved_before_ms,json=resolvedBeforeMs,proto3" json:"resolved_before_ms,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ReportsExpired) Reset() {
+	*x = ReportsExpired{}
+	mi := &file_qpc_v1_moderation_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportsExpired) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportsExpired) ProtoMessage() {}
+
+func (x *ReportsExpired) ProtoReflect() protoreflect.Message {
+	mi := &file_qpc_v1_moderation_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportsExpired.ProtoReflect.Descriptor instead.
+func (*ReportsExpired) Descriptor() ([]byte, []int) {
+	return file_qpc_v1_moderation_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ReportsExpired) GetReportIds() [][]byte {
+	if x != nil {
+		return x.ReportIds
+	}
+	return nil
+}
+
+func (x *ReportsExpired) GetOpenBeforeMs() uint64 {
+	if x != nil {
+		return x.OpenBeforeMs
+	}
+	return 0
+}
+
+func (x *ReportsExpired) GetResolvedBeforeMs() uint64 {
+	if x != nil {
+		return x.ResolvedBeforeMs
+	}
+	return 0
+}
+
 // ChannelUserBanned keeps an account out of a channel, or changes its ban. A member
 // is removed by the ChannelMembersChanged that follows.
 type ChannelUserBanned struct {
@@ -1813,7 +1876,7 @@ type ChannelUserBanned struct {
 
 func (x *ChannelUserBanned) Reset() {
 	*x = ChannelUserBanned{}
-	mi := &file_qpc_v1_moderation_proto_msgTypes[22]
+	mi := &file_qpc_v1_moderation_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1825,7 +1888,7 @@ func (x *ChannelUserBanned) String() string {
 func (*ChannelUserBanned) ProtoMessage() {}
 
 func (x *ChannelUserBanned) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_moderation_proto_msgTypes[22]
+	mi := &file_qpc_v1_moderation_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1838,7 +1901,7 @@ func (x *ChannelUserBanned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChannelUserBanned.ProtoReflect.Descriptor instead.
 func (*ChannelUserBanned) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_moderation_proto_rawDescGZIP(), []int{22}
+	return file_qpc_v1_moderation_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ChannelUserBanned) GetChannelId() []byte {
@@ -1889,7 +1952,7 @@ type ChannelUserUnbanned struct {
 
 func (x *ChannelUserUnbanned) Reset() {
 	*x = ChannelUserUnbanned{}
-	mi := &file_qpc_v1_moderation_proto_msgTypes[23]
+	mi := &file_qpc_v1_moderation_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +1964,7 @@ func (x *ChannelUserUnbanned) String() string {
 func (*ChannelUserUnbanned) ProtoMessage() {}
 
 func (x *ChannelUserUnbanned) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_moderation_proto_msgTypes[23]
+	mi := &file_qpc_v1_moderation_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +1977,7 @@ func (x *ChannelUserUnbanned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChannelUserUnbanned.ProtoReflect.Descriptor instead.
 func (*ChannelUserUnbanned) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_moderation_proto_rawDescGZIP(), []int{23}
+	return file_qpc_v1_moderation_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ChannelUserUnbanned) GetChannelId() []byte {
@@ -1955,7 +2018,7 @@ type ChannelBansExpired struct {
 
 func (x *ChannelBansExpired) Reset() {
 	*x = ChannelBansExpired{}
-	mi := &file_qpc_v1_moderation_proto_msgTypes[24]
+	mi := &file_qpc_v1_moderation_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2030,7 @@ func (x *ChannelBansExpired) String() string {
 func (*ChannelBansExpired) ProtoMessage() {}
 
 func (x *ChannelBansExpired) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_moderation_proto_msgTypes[24]
+	mi := &file_qpc_v1_moderation_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2043,7 @@ func (x *ChannelBansExpired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChannelBansExpired.ProtoReflect.Descriptor instead.
 func (*ChannelBansExpired) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_moderation_proto_rawDescGZIP(), []int{24}
+	return file_qpc_v1_moderation_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ChannelBansExpired) GetBans() []*ChannelBansExpired_Ban {
@@ -2000,7 +2063,7 @@ type ChannelBansExpired_Ban struct {
 
 func (x *ChannelBansExpired_Ban) Reset() {
 	*x = ChannelBansExpired_Ban{}
-	mi := &file_qpc_v1_moderation_proto_msgTypes[25]
+	mi := &file_qpc_v1_moderation_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2075,7 @@ func (x *ChannelBansExpired_Ban) String() string {
 func (*ChannelBansExpired_Ban) ProtoMessage() {}
 
 func (x *ChannelBansExpired_Ban) ProtoReflect() protoreflect.Message {
-	mi := &file_qpc_v1_moderation_proto_msgTypes[25]
+	mi := &file_qpc_v1_moderation_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2088,7 @@ func (x *ChannelBansExpired_Ban) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChannelBansExpired_Ban.ProtoReflect.Descriptor instead.
 func (*ChannelBansExpired_Ban) Descriptor() ([]byte, []int) {
-	return file_qpc_v1_moderation_proto_rawDescGZIP(), []int{24, 0}
+	return file_qpc_v1_moderation_proto_rawDescGZIP(), []int{25, 0}
 }
 
 func (x *ChannelBansExpired_Ban) GetChannelId() []byte {
@@ -2184,7 +2247,12 @@ const file_qpc_v1_moderation_proto_rawDesc = "" +
 	"\treport_id\x18\x01 \x01(\fR\breportId\x12)\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x13.qpc.v1.ReportStateR\x05state\x12\x12\n" +
 	"\x04note\x18\x03 \x01(\tR\x04note\x12#\n" +
-	"\x05actor\x18\x04 \x01(\v2\r.qpc.v1.ActorR\x05actor\"\x9f\x01\n" +
+	"\x05actor\x18\x04 \x01(\v2\r.qpc.v1.ActorR\x05actor\"\x83\x01\n" +
+	"\x0eReportsExpired\x12\x1d\n" +
+	"\n" +
+	"report_ids\x18\x01 \x03(\fR\treportIds\x12$\n" +
+	"\x0eopen_before_ms\x18\x02 \x01(\x04R\fopenBeforeMs\x12,\n" +
+	"\x12resolved_before_ms\x18\x03 \x01(\x04R\x10resolvedBeforeMs\"\x9f\x01\n" +
 	"\x11ChannelUserBanned\x12\x1d\n" +
 	"\n" +
 	"channel_id\x18\x01 \x01(\fR\tchannelId\x12\x1d\n" +
@@ -2249,7 +2317,7 @@ func file_qpc_v1_moderation_proto_rawDescGZIP() []byte {
 }
 
 var file_qpc_v1_moderation_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_qpc_v1_moderation_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_qpc_v1_moderation_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_qpc_v1_moderation_proto_goTypes = []any{
 	(ReportCategory)(0),            // 0: qpc.v1.ReportCategory
 	(BanScope)(0),                  // 1: qpc.v1.BanScope
@@ -2276,11 +2344,12 @@ var file_qpc_v1_moderation_proto_goTypes = []any{
 	(*MessageReported)(nil),        // 22: qpc.v1.MessageReported
 	(*ReportContent)(nil),          // 23: qpc.v1.ReportContent
 	(*ReportResolved)(nil),         // 24: qpc.v1.ReportResolved
-	(*ChannelUserBanned)(nil),      // 25: qpc.v1.ChannelUserBanned
-	(*ChannelUserUnbanned)(nil),    // 26: qpc.v1.ChannelUserUnbanned
-	(*ChannelBansExpired)(nil),     // 27: qpc.v1.ChannelBansExpired
-	(*ChannelBansExpired_Ban)(nil), // 28: qpc.v1.ChannelBansExpired.Ban
-	(*Actor)(nil),                  // 29: qpc.v1.Actor
+	(*ReportsExpired)(nil),         // 25: qpc.v1.ReportsExpired
+	(*ChannelUserBanned)(nil),      // 26: qpc.v1.ChannelUserBanned
+	(*ChannelUserUnbanned)(nil),    // 27: qpc.v1.ChannelUserUnbanned
+	(*ChannelBansExpired)(nil),     // 28: qpc.v1.ChannelBansExpired
+	(*ChannelBansExpired_Ban)(nil), // 29: qpc.v1.ChannelBansExpired.Ban
+	(*Actor)(nil),                  // 30: qpc.v1.Actor
 }
 var file_qpc_v1_moderation_proto_depIdxs = []int32{
 	0,  // 0: qpc.v1.ReportMessageRequest.category:type_name -> qpc.v1.ReportCategory
@@ -2291,20 +2360,20 @@ var file_qpc_v1_moderation_proto_depIdxs = []int32{
 	0,  // 5: qpc.v1.Report.category:type_name -> qpc.v1.ReportCategory
 	5,  // 6: qpc.v1.Report.message:type_name -> qpc.v1.ReportedMessage
 	2,  // 7: qpc.v1.Report.state:type_name -> qpc.v1.ReportState
-	29, // 8: qpc.v1.Report.resolved_by:type_name -> qpc.v1.Actor
+	30, // 8: qpc.v1.Report.resolved_by:type_name -> qpc.v1.Actor
 	2,  // 9: qpc.v1.ListReportsRequest.state:type_name -> qpc.v1.ReportState
 	11, // 10: qpc.v1.ListReportsResponse.reports:type_name -> qpc.v1.Report
-	29, // 11: qpc.v1.Ban.actor:type_name -> qpc.v1.Actor
+	30, // 11: qpc.v1.Ban.actor:type_name -> qpc.v1.Actor
 	1,  // 12: qpc.v1.ListBannedRequest.scope:type_name -> qpc.v1.BanScope
 	14, // 13: qpc.v1.ListBannedResponse.bans:type_name -> qpc.v1.Ban
 	2,  // 14: qpc.v1.ResolveReportRequest.state:type_name -> qpc.v1.ReportState
-	29, // 15: qpc.v1.UserBanned.actor:type_name -> qpc.v1.Actor
-	29, // 16: qpc.v1.UserUnbanned.actor:type_name -> qpc.v1.Actor
+	30, // 15: qpc.v1.UserBanned.actor:type_name -> qpc.v1.Actor
+	30, // 16: qpc.v1.UserUnbanned.actor:type_name -> qpc.v1.Actor
 	0,  // 17: qpc.v1.MessageReported.category:type_name -> qpc.v1.ReportCategory
 	5,  // 18: qpc.v1.ReportContent.message:type_name -> qpc.v1.ReportedMessage
 	2,  // 19: qpc.v1.ReportResolved.state:type_name -> qpc.v1.ReportState
-	29, // 20: qpc.v1.ReportResolved.actor:type_name -> qpc.v1.Actor
-	28, // 21: qpc.v1.ChannelBansExpired.bans:type_name -> qpc.v1.ChannelBansExpired.Ban
+	30, // 20: qpc.v1.ReportResolved.actor:type_name -> qpc.v1.Actor
+	29, // 21: qpc.v1.ChannelBansExpired.bans:type_name -> qpc.v1.ChannelBansExpired.Ban
 	4,  // 22: qpc.v1.ModerationService.ReportMessage:input_type -> qpc.v1.ReportMessageRequest
 	7,  // 23: qpc.v1.ModerationService.BanUser:input_type -> qpc.v1.BanUserRequest
 	9,  // 24: qpc.v1.ModerationService.UnbanUser:input_type -> qpc.v1.UnbanUserRequest
@@ -2337,7 +2406,7 @@ func file_qpc_v1_moderation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_qpc_v1_moderation_proto_rawDesc), len(file_qpc_v1_moderation_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

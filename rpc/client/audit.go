@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"quicprochat/kt"
 	pb "quicprochat/proto/qpcv1"
 )
 
@@ -33,14 +34,21 @@ func asksForSession(req *pb.AuditKeyTransparencyRequest) bool {
 	return false
 }
 
-// longestResource bounds a resource that comes in parts, in bytes.
-const longestResource = 256 << 20
+// longestResource bounds what a path may name, in bytes: nobody has to read more
+// than the server could honestly have.
+func longestResource(path string) uint64 {
+	if p, err := kt.ParseTilePath(path); err == nil {
+		return uint64(p.MaxSize())
+	}
+	return kt.MaxNoteSize
+}
 
 // LogResource reads a public resource of the log by the path that it has over
 // HTTP, such as checkpoint, tile/0/000 or kt/delta/000. A path that the published
 // log lacks is refused with NO_SUCH_ENTRY.
 func (c *Client) LogResource(ctx context.Context, path string) ([]byte, error) {
 	var all []byte
+	longest := longestResource(path)
 	for {
 		resp, err := c.AuditKeyTransparency(ctx, &pb.AuditKeyTransparencyRequest{Query: &pb.AuditKeyTransparencyRequest_Resource{
 			Resource: &pb.LogResource{Path: path, Offset: uint64(len(all))},
@@ -50,7 +58,7 @@ func (c *Client) LogResource(ctx context.Context, path string) ([]byte, error) {
 		}
 		part := resp.GetResource()
 		size := part.GetSize()
-		if len(part.GetData()) == 0 || uint64(len(all)+len(part.GetData())) > size || size > longestResource {
+		if len(part.GetData()) == 0 || uint64(len(all)+len(part.GetData())) > size || size > longest {
 			return nil, fmt.Errorf("%w: %s: %d bytes at %d of %d", ErrProtocol, path, len(part.GetData()), len(all), size)
 		}
 		all = append(all, part.GetData()...)

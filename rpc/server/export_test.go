@@ -1,5 +1,7 @@
 package server
 
+import "time"
+
 // Suspend puts the node back into the state before the engine has caught up;
 // the result ends it.
 func (n *Node) Suspend() (resume func()) {
@@ -12,6 +14,13 @@ const (
 	MaxPrefixStrangers = maxPrefixStrangers
 	MaxStreams         = maxStreams
 )
+
+// LimitFanout makes the budget of posts small; the result ends it.
+func LimitFanout(burst int) (restore func()) {
+	before := fanoutRate
+	fanoutRate.burst, fanoutRate.interval = burst, time.Hour
+	return func() { fanoutRate = before }
+}
 
 // Connections is how many connections the node has.
 func (n *Node) Connections() int { return n.server.census.size() }

@@ -103,6 +103,62 @@ func TestKeyPackageBudget(t *testing.T) {
 	}
 }
 
+// TestKeyPackageTargetBudget: all who ask together get a hundred of one person's
+// KeyPackages in an hour, however many they are. Then there is the last resort, and
+// where there is none a refusal; others' packages are not touched by that.
+func TestKeyPackageTargetBudget(t *testing.T) {
+	w := boot(t, nil) // so many people register within the hour
+	bob, b := w.join("bob")
+	dora, d := w.join("dora")
+	var askers []*person
+	for i := range 17 {
+		p, _ := w.join(fmt.Sprint("asker", i))
+		askers = append(askers, p)
+	}
+	var most []string
+	for i := range commands.MaxKeyPackages {
+		most = append(most, fmt.Sprint(i))
+	}
+	must[*pb.UploadKeyPackageResponse](b, bob.keyPackages(most...))
+	more := bob.keyPackages()
+	for _, name := range []string{"more", "and more"} {
+		more.KeyPackages = append(more.KeyPackages, sim.NewKeyPackage(public(bob.device), 3, name, time.Now()).Sign(bob.device))
+	}
+	must[*pb.UploadKeyPackageResponse](b, more)
+	must[*pb.UploadKeyPackageResponse](d, dora.keyPackages("1"))
+	w.stop()
+	w.start(limited)
+
+	served := 0
+	for i, p := range askers[:16] {
+		c := w.dial()
+		for range 6 {
+			if got := must[*pb.FetchKeyPackageResponse](c, p.fetchPackage(bob)).GetPackages(); len(got) != 1 || got[0].GetLastResort() {
+				t.Fatalf("asker %d got %v", i, got)
+			}
+			served++
+		}
+	}
+	last, c := askers[16], w.dial()
+	r := c.send(last.fetchPackage(bob))
+	for ; r.status == pb.Status_Ok && served < 102; r = c.send(last.fetchPackage(bob)) {
+		served++ // one comes back every 36 s, should this take so long
+	}
+	detail := c.check(r, pb.Status_RateLimited, pb.Reason_RATE)
+	// The budget of this asker alone, six, would have given two more, and told a
+	// longer wait.
+	if wait := time.Duration(detail.GetRetryAfterMs()) * time.Millisecond; served < 100 || served > 101 || wait <= 0 || wait > 36*time.Second+time.Second {
+		t.Errorf("%d were given, then wait %v", served, wait)
+	}
+	if got := must[*pb.FetchKeyPackageResponse](c, last.fetchPackage(dora)).GetPackages(); len(got) != 1 {
+		t.Errorf("of dora came %v", got)
+	}
+	must[*pb.UploadKeyPackageResponse](w.dial(), bob.keyPackages("last"))
+	if got := must[*pb.FetchKeyPackageResponse](c, last.fetchPackage(bob)).GetPackages(); len(got) != 1 || !got[0].GetLastResort() {
+		t.Errorf("then came %v", got)
+	}
+}
+
 // TestKeyPackageSuites: what a server takes is its operator's choice.
 func TestKeyPackageSuites(t *testing.T) {
 	w := boot(t, func(c *server.Config) { c.MLSSuites = commands.KeyPackageSuites{3} })

@@ -124,6 +124,36 @@ func TestPairBudget(t *testing.T) {
 	unchanged()
 }
 
+// TestFanoutBudget: a post is charged for each member of its channel, over all channels
+// of an account: whoever makes many large ones gets no more out of the server.
+func TestFanoutBudget(t *testing.T) {
+	t.Cleanup(server.LimitFanout(6))
+	w := boot(t, limited)
+	alice, a := w.join("alice")
+	bob, b := w.join("bob")
+	post := func(p *person, channel []byte) *pb.BatchEnqueueRequest {
+		return &pb.BatchEnqueueRequest{SessionToken: p.token, RequestId: newRequestID(), ChannelId: channel, Payload: []byte("x")}
+	}
+	var channels [][]byte
+	for range 4 {
+		made := must[*pb.CreateChannelResponse](a, &pb.CreateChannelRequest{
+			SessionToken: alice.token, RequestId: newRequestID(), Members: [][]byte{public(bob.identity)},
+		})
+		channels = append(channels, made.GetChannelId())
+	}
+	for _, channel := range channels[:3] { // two members each
+		must[*pb.BatchEnqueueResponse](a, post(alice, channel))
+	}
+	unchanged := w.unchanged()
+	detail := a.refused(post(alice, channels[3]), pb.Status_RateLimited, pb.Reason_RATE)
+	unchanged()
+	if wait := time.Duration(detail.GetRetryAfterMs()) * time.Millisecond; wait < time.Hour || wait > 2*time.Hour+time.Second {
+		t.Errorf("wait %v for two members", wait)
+	}
+	must[*pb.BatchEnqueueResponse](b, post(bob, channels[0]))
+	must[*pb.EnqueueResponse](a, alice.enqueue(bob, []byte("x")))
+}
+
 // TestLimitsOffIsForLoopback refuses an open server without limits.
 func TestLimitsOffIsForLoopback(t *testing.T) {
 	socket, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4zero})

@@ -48,6 +48,10 @@ var (
 	// typingRate is for passing messages of an account: what nobody stores still
 	// goes to every member.
 	typingRate = budget{burst: 30, interval: time.Second / 2}
+	// fanoutRate is for posts of an account to all its channels, a token for each member:
+	// a post costs the server what its channel has members, and whoever makes channels
+	// chooses how many. A full channel can be sent a post a second, as by pairRate.
+	fanoutRate = budget{burst: 60_000, interval: time.Millisecond}
 	// receiptRate is for looks of an account at its own leaves.
 	receiptRate = budget{burst: 20, interval: 24 * time.Hour / 20}
 )
@@ -62,6 +66,7 @@ const (
 	kindTyping
 	kindPackagePair
 	kindPackageTarget
+	kindFanout
 )
 
 // spend charges a call to its buckets. Refusal: RateLimited RATE. Unknown names
@@ -87,7 +92,7 @@ func (c *call) spend() error {
 func (c *call) charges() ([]charge, error) {
 	switch class := c.method.Rule.Rate; class {
 	case pb.Rate_SEND:
-		return c.sendCharges(), nil
+		return c.sendCharges()
 	case pb.Rate_LOGIN:
 		return c.loginCharges()
 	case pb.Rate_LOGIN_FINISH:
@@ -141,8 +146,9 @@ func (c *call) prefixKey() (k [32]byte) {
 	return k
 }
 
-// sendCharges is one token per message, for each recipient.
-func (c *call) sendCharges() []charge {
+// sendCharges is one token per message, for each recipient, and for a post one per
+// member as well.
+func (c *call) sendCharges() ([]charge, error) {
 	pair := func(identity, device []byte) bucketKey {
 		k := bucketKey{kind: kindPair, a: c.caller.Account}
 		copy(k.b[:], identity)
@@ -154,9 +160,9 @@ func (c *call) sendCharges() []charge {
 	switch req := c.message.(type) {
 	case *pb.EnqueueRequest:
 		if req.GetClass() == pb.MessageClass_EPHEMERAL {
-			return []charge{{key: bucketKey{kind: kindTyping, a: c.caller.Account}, budget: typingRate, tokens: 1}}
+			return []charge{{key: bucketKey{kind: kindTyping, a: c.caller.Account}, budget: typingRate, tokens: 1}}, nil
 		}
-		return []charge{{key: pair(req.GetRecipientKey(), req.GetRecipientDevice()), budget: pairRate, tokens: 1}}
+		return []charge{{key: pair(req.GetRecipientKey(), req.GetRecipientDevice()), budget: pairRate, tokens: 1}}, nil
 	case *pb.BatchEnqueueRequest:
 		tokens := make(map[bucketKey]int)
 		if len(req.GetChannelId()) > 0 { // one for the channel, and for each Welcome
@@ -173,13 +179,32 @@ func (c *call) sendCharges() []charge {
 		for _, item := range req.GetItems() {
 			tokens[pair(item.GetRecipientKey(), item.GetRecipientDevice())]++
 		}
-		charges := make([]charge, 0, len(tokens))
+		charges := make([]charge, 0, len(tokens)+1)
 		for k, n := range tokens {
 			charges = append(charges, charge{key: k, budget: pairRate, tokens: n})
 		}
-		return charges
+		members, err := c.membersOf(req.GetChannelId())
+		if members > 0 {
+			key := bucketKey{kind: kindFanout, a: c.caller.Account}
+			charges = append(charges, charge{key: key, budget: fanoutRate, tokens: members})
+		}
+		return charges, err
 	}
-	return nil
+	return nil, nil
+}
+
+// membersOf is how many members a channel has; 0 for one that does not exist.
+func (c *call) membersOf(channel []byte) (int, error) {
+	if len(channel) != commands.ChannelIDSize {
+		return 0, nil
+	}
+	v, err := c.service.engine.View()
+	if err != nil {
+		return 0, err
+	}
+	defer v.Release()
+	found, _, err := projections.ChannelByID(v.Reader, projections.ID(channel))
+	return int(found.Members), err
 }
 
 // loginCharges is the budget of guessing passwords. A name that can't be one is

@@ -22,36 +22,36 @@ var readBuffers = sync.Pool{New: func() any { return new(make([]byte, 0, initial
 func (s *server) handle(r request) {
 	r.connection.used.Store(int64(s.elapsed()))
 	service, refused := s.begin()
-	call, ok := s.receive(r, refused)
-	if !ok {
+	c := calls.Get().(*call)
+	c.server, c.service, c.request, c.in.stream = s, service, r, r.stream
+	if !c.receive(refused) {
 		if refused == nil {
 			s.end()
 		}
+		c.recycle()
 		r.done()
 		return
 	}
-	call.service = service
-	resp, err := call.serve()
+	resp, err := c.serve()
 	if err == errDetached {
-		go call.later() // answers, and calls finish
+		go c.later() // answers, and calls finish
 		return
 	}
-	call.answer(resp, err)
-	call.finish()
+	c.answer(resp, err)
+	c.finish()
 }
 
-// receive reads the frame and decodes it. When ok is false, it has answered what
-// is wrong, or reset the stream where nobody could be answered. With refused,
+// receive reads the frame and decodes it. When it returns false, it has answered
+// what is wrong, or reset the stream where nobody could be answered. With refused,
 // that is every request's answer.
-func (s *server) receive(r request, refused error) (_ *call, ok bool) {
+func (c *call) receive(refused error) bool {
 	buf := readBuffers.Get().(*[]byte)
 	defer func() {
 		if cap(*buf) <= maxPooledBuffer {
 			readBuffers.Put(buf)
 		}
 	}()
-	c := &call{server: s, request: r, in: paced{stream: r.stream}}
-	r.stream.SetReadDeadline(time.Now().Add(headerTimeout))
+	c.request.stream.SetReadDeadline(time.Now().Add(headerTimeout))
 	header, frame, err := rpc.ReadRequest(&c.in, *buf, func(h rpc.RequestHeader) (uint32, error) {
 		c.id, c.admitted = h.RequestID, true
 		c.method, _ = rpc.MethodByID(h.Method)
@@ -72,10 +72,10 @@ func (s *server) receive(r request, refused error) (_ *call, ok bool) {
 		c.message, err = c.method.UnmarshalRequest(frame[rpc.RequestHeaderSize:])
 	}
 	if err == nil {
-		return c, true
+		return true
 	}
-	s.refuseFrame(c, err)
-	return nil, false
+	c.server.refuseFrame(c, err)
+	return false
 }
 
 var errUnknownMethod = commands.Refuse(pb.Status_UnknownMethod, pb.Reason_METHOD_UNKNOWN, "this server has no such method")
@@ -141,6 +141,9 @@ func (p *paced) Read(b []byte) (int, error) {
 
 var _ io.Reader = (*paced)(nil)
 
+// calls are those that are not in use. Nothing may refer to a call that is finished.
+var calls = sync.Pool{New: func() any { return new(call) }}
+
 // call is one request that was read, with everything its handler needs.
 type call struct {
 	server   *server
@@ -164,6 +167,14 @@ func (c *call) finish() {
 	if c.page != nil && cap(*c.page) <= maxPooledAnswer {
 		pages.Put(c.page)
 	}
-	c.server.end()
-	c.request.done()
+	server, request := c.server, c.request
+	c.recycle()
+	server.end()
+	request.done()
+}
+
+// recycle gives the call back, empty.
+func (c *call) recycle() {
+	*c = call{}
+	calls.Put(c)
 }

@@ -285,7 +285,7 @@ func (h *History) checkDelivery(s *Sent, m *Model, add adder) {
 		add("a message of %s is stored as another's or for another", s.By.name)
 	}
 	h.checkStored(s, msg, add)
-	if r, gone := m.Queues[s.To].Removed[seq]; gone && r.TimeMS < s.start {
+	if r, gone := m.queueOf(s.To).Removed[seq]; gone && r.TimeMS < s.start {
 		add("item %d went before it came", seq)
 	}
 }
@@ -348,8 +348,8 @@ func (h *History) checkAcks(m *Model, add adder) {
 		if a.Outcome != Done {
 			continue
 		}
-		for seq := range m.Queues[a.Device].Assigned {
-			r, gone := m.Queues[a.Device].Removed[seq]
+		for seq := range m.queueOf(a.Device).Assigned {
+			r, gone := m.queueOf(a.Device).Removed[seq]
 			if (seq <= a.UpTo || slices.Contains(a.Seqs, seq)) && (!gone || r.TimeMS > a.end) {
 				add("item %d was acked and stayed", seq)
 			}
@@ -357,7 +357,7 @@ func (h *History) checkAcks(m *Model, add adder) {
 	}
 	for device, q := range m.Queues {
 		for seq, r := range q.Removed {
-			if (r.Cause == "acked" || r.Cause == "confirmed") && !h.wanted(device, seq, r.TimeMS) {
+			if (r.Cause == "acked" || r.Cause == "confirmed") && !h.wanted(m, device, seq, r.TimeMS) {
 				add("item %d was %s, and nobody asked for it", seq, r.Cause)
 			}
 		}
@@ -365,14 +365,14 @@ func (h *History) checkAcks(m *Model, add adder) {
 }
 
 // wanted tells whether somebody asked for an item to go, at a time or before.
-func (h *History) wanted(device Key, seq, at uint64) bool {
+func (h *History) wanted(m *Model, device Key, seq, at uint64) bool {
 	for _, a := range h.acks {
-		if a.Device == device && a.start <= at && (seq <= a.UpTo || slices.Contains(a.Seqs, seq)) {
+		if m.heir(a.Device) == device && a.start <= at && (seq <= a.UpTo || slices.Contains(a.Seqs, seq)) {
 			return true
 		}
 	}
 	for _, r := range h.reads {
-		if r.Device == device && r.Confirm && r.start <= at && seq <= r.After {
+		if m.heir(r.Device) == device && r.Confirm && r.start <= at && seq <= r.After {
 			return true
 		}
 	}

@@ -8,7 +8,7 @@ func (h *History) checkReads(m *Model, add adder) {
 		if r.Outcome != Done {
 			continue
 		}
-		q := m.Queues[r.Device]
+		q := m.queueOf(r.Device)
 		last := r.After
 		// What was decided before the read is seen by it once it is anchored: a sync may
 		// hang in between.

@@ -13,6 +13,7 @@ func (h *History) checkRooms(m *Model, add adder) {
 	h.checkSeenPosts(m, add)
 	h.checkParted(m, add)
 	h.checkPassed(m, add)
+	h.checkNoticed(m, add)
 	type version struct {
 		channel ID
 		number  uint64
@@ -60,7 +61,7 @@ func (h *History) checkPostOrder(add adder) {
 				first, second = b, a
 			}
 			ordered := first.before(second.span)
-			commits := a.Epoch != nil && b.Epoch != nil
+			commits := a.Epoch != nil && b.Epoch != nil && !h.repaired[a.Channel]
 			switch {
 			case a.Seq == b.Seq:
 				add("two posts got number %d", a.Seq)

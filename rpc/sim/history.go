@@ -127,6 +127,7 @@ type History struct {
 	changed []*Changed
 	passed  map[[32]byte]*Passed
 	heard   []Heard
+	noticed []Noticed
 
 	people     []*Person
 	banned     []*Banned
@@ -136,6 +137,9 @@ type History struct {
 	reported   []*Reported
 	removed    []*Removed
 	linked     int
+	replaced   int
+	repairs    int
+	repaired   map[ID]bool // channels whose epoch somebody may have set
 
 	lives []Life
 	clock []span              // when the server's wall clock was wrong
@@ -265,6 +269,12 @@ func (h *History) addLinked() {
 	h.linked++
 }
 
+func (h *History) addReplaced() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.replaced++
+}
+
 func (h *History) addRemoved(r *Removed) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -298,9 +308,13 @@ type Counts struct {
 	Posts, Commits, Heard int
 	// Bans are those that were acknowledged, Reports too.
 	Bans, Reports int
-	// Linked are second devices that were linked.
-	Linked int
-	Trace  uint64
+	// Linked are devices beside the first that were let in, Replaced those of them that
+	// took the place of another.
+	Linked, Replaced int
+	// Repairs are epochs that were set, Noticed the pushes that told of somebody's coming
+	// or going.
+	Repairs, Noticed int
+	Trace            uint64
 }
 
 func (h *History) counts() (c Counts) {
@@ -341,7 +355,8 @@ func (h *History) counts() (c Counts) {
 			c.Reports++
 		}
 	}
-	c.Heard, c.Linked = len(h.heard), h.linked
+	c.Heard, c.Linked, c.Replaced = len(h.heard), h.linked, h.replaced
+	c.Repairs, c.Noticed = h.repairs, len(h.noticed)
 	c.Reads, c.Acks, c.Lives = len(h.reads), len(h.acks), len(h.lives)
 	return c
 }

@@ -21,14 +21,19 @@ type Removed struct {
 }
 
 // drawLink says, for a quarter of the people, after how many of their doings they link
-// a second device, and after how many they remove it.
-func drawLink(seed uint64, i int) (link, unlink int) {
+// a second device, after how many they replace it by a third, if they do (0: never),
+// and after how many they remove what is there then.
+func drawLink(seed uint64, i int) (link, replace, unlink int) {
 	rng := rand.New(rand.NewPCG(seed, uint64(800+i)))
 	if rng.IntN(4) > 0 {
-		return 0, 0
+		return 0, 0, 0
 	}
 	link = 1 + rng.IntN(10)
-	return link, link + 4 + rng.IntN(14)
+	if unlink = link + 4 + rng.IntN(14); rng.IntN(2) == 0 {
+		replace = link + 3 + rng.IntN(6)
+		unlink += 8
+	}
+	return link, replace, unlink
 }
 
 // linkDevice adds a second device to the account, which then lives by itself.
@@ -42,7 +47,7 @@ func (p *Person) linkDevice(ctx context.Context) {
 		p.linkAfter = p.doings + 2
 		return
 	}
-	second := p.newSecond()
+	second := p.newDevice("second device", 1)
 	p.keyset = nil
 	s := begin()
 	_, err = p.client.RegisterDevice(ctx, client.NewDevice{
@@ -53,6 +58,11 @@ func (p *Person) linkDevice(ctx context.Context) {
 	if outcomeOf(err) != Done {
 		return // if it is there, nobody uses it
 	}
+	p.goesOnWith(ctx, s, second)
+}
+
+// goesOnWith has a device that was let in live, and takes it for the second one.
+func (p *Person) goesOnWith(ctx context.Context, s span, second *Person) {
 	key := second.DeviceKey()
 	p.world.History.addLinked()
 	p.fact(s, "second device", func(m *Model) error {
@@ -67,11 +77,54 @@ func (p *Person) linkDevice(ctx context.Context) {
 	p.ears.Go(func() { second.liveBeside(ctx) })
 }
 
-// newSecond makes the second device: a Person of its own that says whose it is.
-func (p *Person) newSecond() *Person {
+// replaceDevice lets a third device take the place of the second one, with its queue
+// as it stands. The second goes on for a while, in vain.
+func (p *Person) replaceDevice(ctx context.Context) {
+	if p.second == nil {
+		return
+	}
+	if !p.login(ctx) {
+		p.replaceAfter = p.doings + 1
+		return
+	}
+	known, err := p.client.ListDevices(ctx)
+	if p.note(err); err != nil {
+		p.replaceAfter = p.doings + 1
+		return
+	}
+	hybrid, ok := p.newHybridKey()
+	if !ok {
+		return
+	}
+	third, lost := p.newDevice("third device", 2), p.second
+	p.keyset = nil
+	s := begin()
+	p.removes(lost.DeviceKey(), pb.Authority_IDENTITY, func() error {
+		_, err = p.client.RegisterDevice(ctx, client.NewDevice{
+			Identity: p.identity, Known: known, Consent: p.client.Consent(public(p.identity), third.device),
+			Replaces: public(lost.device), Reason: statement.ReasonKeyCompromise, HybridKey: hybrid,
+		})
+		return err
+	})
+	s.finish()
+	if outcomeOf(err) != Done {
+		return
+	}
+	p.world.History.addReplaced()
+	p.fact(s, "replaced device", func(m *Model) error {
+		if m.Successors[lost.DeviceKey()] != third.DeviceKey() {
+			return errors.New("its queue did not go over")
+		}
+		return nil
+	})
+	p.goesOnWith(ctx, s, third)
+}
+
+// newDevice makes another device: a Person of its own that says whose it is.
+func (p *Person) newDevice(use string, port int) *Person {
 	s := &Person{
 		world: p.world, name: p.name, owner: p, rng: rand.New(rand.NewPCG(p.world.Seed, p.rng.Uint64())),
-		identity: p.identity, device: p.keyFor("second device"), addr: &net.UDPAddr{IP: p.addr.IP, Port: p.addr.Port + 1},
+		identity: p.identity, device: p.keyFor(use), addr: &net.UDPAddr{IP: p.addr.IP, Port: p.addr.Port + port},
 		registered: true, rooms: map[ID]progress{},
 	}
 	return s

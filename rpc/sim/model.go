@@ -29,16 +29,24 @@ type Model struct {
 	// Revoked are the keys that are out of use, with what was said about each.
 	Revoked map[Key]*pb.Revocation
 	ids     map[ID]*Account // by account id
+	bearers map[Key]ID      // accounts by each identity key that they had
 	begun   bool            // a generation, whose CONFIG follows
 	// Channels are those that somebody is in.
 	Channels map[ID]*Channel
 	// Founded are all channels that ever were; Stays tell who was in them, and when.
 	Founded map[ID]bool
 	Stays   map[Seat][]*Stay
+	// Successors have the queues of devices that they took the place of.
+	Successors map[Key]Key
+	// Shown tells when a member's presence was to be seen in a channel, and Epochs when
+	// a channel had which.
+	Shown  map[Seat][]*Shown
+	Epochs map[ID][]EpochFrom
 	// Bans are those that nothing has ended yet, by account.
 	Bans map[ID]*pb.UserBanned
-	// Reports are the states of all reports.
+	// Reports are the states of all reports, touched when they came or got them.
 	Reports map[ID]pb.ReportState
+	touched map[ID]uint64
 	// Proved are those whose tag was right.
 	Proved map[ID]bool
 	// Packages are all KeyPackages ever, by id; shelves are the same by device.
@@ -147,7 +155,8 @@ func NewModel() *Model {
 		Receipts: map[ReceiptKey]*pb.Receipt{}, KeySets: map[Key]*pb.KeySet{}, ids: map[ID]*Account{},
 		Payloads: map[PayloadKey][32]byte{}, Gone: map[PayloadKey]bool{}, Messages: map[ID]*Message{},
 		Revoked: map[Key]*pb.Revocation{}, Channels: map[ID]*Channel{},
-		Bans: map[ID]*pb.UserBanned{}, Reports: map[ID]pb.ReportState{}, Proved: map[ID]bool{},
+		Bans: map[ID]*pb.UserBanned{}, Reports: map[ID]pb.ReportState{}, touched: map[ID]uint64{}, Proved: map[ID]bool{},
+		bearers: map[Key]ID{}, Successors: map[Key]Key{}, Shown: map[Seat][]*Shown{}, Epochs: map[ID][]EpochFrom{},
 		Founded: map[ID]bool{}, Stays: map[Seat][]*Stay{}, Packages: map[ID]*Package{}, shelves: map[Key][]*Package{},
 	}
 }
@@ -168,6 +177,7 @@ func (m *Model) Apply(ev *pb.Event) error {
 	if err := m.body(ev); err != nil {
 		return err
 	}
+	m.showings(ev)
 	m.Size++
 	if r := ev.Receipt; r != nil {
 		k := ReceiptKey{Key(r.Caller), r.Method, ID(r.RequestId)}
@@ -204,6 +214,8 @@ func (m *Model) body(ev *pb.Event) error {
 		return m.report(b.MessageReported)
 	case *pb.Event_ReportResolved:
 		return m.resolve(b.ReportResolved)
+	case *pb.Event_ReportsExpired:
+		return m.expireReports(b.ReportsExpired)
 	case *pb.Event_KeyPackagesUploaded:
 		return m.uploadPackages(b.KeyPackagesUploaded)
 	case *pb.Event_KeyPackagesTaken:
@@ -316,7 +328,7 @@ func (m *Model) register(ev *pb.AccountRegistered) error {
 		ID: ID(ev.AccountId), Name: ev.Username, Identity: Key(ev.IdentityKey), Devices: []Key{device},
 		Upload: ev.Opaque.Upload, Version: ev.Opaque.Version, Role: pb.Role_USER,
 	}
-	m.Accounts[a.Name], m.ids[a.ID] = a, a
+	m.Accounts[a.Name], m.ids[a.ID], m.bearers[a.Identity] = a, a, a.ID
 	m.Queues[device] = newQueue(a.ID)
 	return nil
 }
@@ -432,11 +444,23 @@ func (m *Model) store(s *storedMessage, now uint64) error {
 	return nil
 }
 
+// queueOf is the queue that a device reads or read: that of the device which took its
+// place, if one did.
+func (m *Model) queueOf(device Key) *Queue { return m.Queues[m.heir(device)] }
+
+// heir is the device that has the queue now which a device had.
+func (m *Model) heir(device Key) Key {
+	for next, replaced := m.Successors[device]; replaced; next, replaced = m.Successors[device] {
+		device = next
+	}
+	return device
+}
+
 // forget ends a payload that no queue refers to any more.
 func (m *Model) forget(id ID) {
 	owner := m.Messages[id].Owner
 	for device := range m.Messages[id].Targets {
-		if slices.ContainsFunc(m.Queues[device].Items, func(it Item) bool { return it.Message == id }) {
+		if slices.ContainsFunc(m.queueOf(device).Items, func(it Item) bool { return it.Message == id }) {
 			return
 		}
 	}

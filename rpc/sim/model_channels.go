@@ -81,6 +81,7 @@ func (m *Model) createChannel(ev *pb.ChannelCreated) error {
 		return fmt.Errorf("a channel made twice, or by nobody")
 	}
 	m.Founded[id] = true
+	m.Epochs[id] = []EpochFrom{{m.TimeMS, 0}}
 	m.enters(id, ID(ev.CreatorId), true)
 	m.Channels[id] = &Channel{
 		Name: ev.Name, Description: ev.Description, Settings: ev.Settings, Version: 1, Committers: map[uint64]ID{},
@@ -193,6 +194,7 @@ func (m *Model) setEpoch(ev *pb.ChannelEpochSet) error {
 	}
 	c.Epoch = ev.Epoch
 	clear(c.Committers) // the repair may go back
+	m.Epochs[ID(ev.ChannelId)] = append(m.Epochs[ID(ev.ChannelId)], EpochFrom{m.TimeMS, c.Epoch})
 	return nil
 }
 
@@ -223,6 +225,7 @@ func (m *Model) post(ev *pb.ChannelPosted, now uint64) error {
 		}
 		c.Committers[c.Epoch] = ID(ev.SenderId)
 		c.Epoch++
+		m.Epochs[ID(ev.ChannelId)] = append(m.Epochs[ID(ev.ChannelId)], EpochFrom{m.TimeMS, c.Epoch})
 	}
 	return m.store(&storedMessage{
 		id: ID(ev.MessageId), owner: ID(ev.ChannelId), sender: ID(ev.SenderId), hash: [32]byte(ev.PayloadSha256),

@@ -37,6 +37,7 @@ func (m *Model) replaceIdentity(ev *pb.IdentityReplaced) error {
 		return errors.New("an identity that is none was replaced, or by a key that is known")
 	}
 	a.Identity = Key(ev.NewKey)
+	m.bearers[a.Identity] = a.ID
 	return nil
 }
 
@@ -68,6 +69,7 @@ func (m *Model) reset(ev *pb.AccountReset, now uint64) error {
 		}
 	}
 	a.Identity, a.Devices, a.Reset = Key(ev.IdentityKey), []Key{device}, nil
+	m.bearers[a.Identity] = a.ID
 	a.Upload, a.Version = ev.Opaque.Upload, ev.Opaque.Version
 	m.Queues[device] = newQueue(a.ID)
 	return nil

@@ -36,6 +36,7 @@ func (m *Model) addDevice(ev *pb.DeviceRegistered) error {
 		return errors.New("a queue went over that is none of the account's")
 	}
 	m.Queues[device], m.Queues[former] = m.Queues[former], newQueue(a.ID)
+	m.Successors[former] = device
 	return nil
 }
 
@@ -105,7 +106,7 @@ func (m *Model) report(ev *pb.MessageReported) error {
 	if m.Reports[id] != 0 || m.ids[by] == nil || m.ids[ID(ev.AccountId)] == nil || m.isBanned(by) {
 		return errors.New("a report twice, by or about nobody, or by somebody who is banned")
 	}
-	m.Reports[id], m.Proved[id] = pb.ReportState_OPEN, ev.Proved
+	m.Reports[id], m.Proved[id], m.touched[id] = pb.ReportState_OPEN, ev.Proved, m.TimeMS
 	m.Payloads[PayloadKey{by, id}] = [32]byte(ev.ContentSha256)
 	return nil
 }
@@ -114,8 +115,28 @@ func (m *Model) resolve(ev *pb.ReportResolved) error {
 	if m.Reports[ID(ev.ReportId)] == 0 {
 		return errors.New("a report was resolved that is none")
 	}
-	m.Reports[ID(ev.ReportId)] = ev.State
+	m.Reports[ID(ev.ReportId)], m.touched[ID(ev.ReportId)] = ev.State, m.TimeMS
 	return m.moderates(ev.Actor, nil)
+}
+
+// No world lasts as long as a report is kept: an end in one is too early.
+const (
+	openReportDays     = 365
+	resolvedReportDays = 90
+)
+
+func (m *Model) expireReports(ev *pb.ReportsExpired) error {
+	for _, report := range ev.ReportIds {
+		id, days := ID(report), uint64(openReportDays)
+		if m.Reports[id] != pb.ReportState_OPEN {
+			days = resolvedReportDays
+		}
+		if m.Reports[id] == 0 || m.TimeMS <= m.touched[id]+days*24*3600*1000 {
+			return errors.New("a report that is none expired, or one too early")
+		}
+		delete(m.Reports, id)
+	}
+	return nil
 }
 
 func (m *Model) banFromChannel(ev *pb.ChannelUserBanned) error {

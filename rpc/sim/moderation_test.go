@@ -59,14 +59,39 @@ func TestModelRefusesTheBanned(t *testing.T) {
 			TimeMs: 5, Body: &pb.Event_RequestAnswered{RequestAnswered: new(pb.RequestAnswered)},
 			Receipt: &pb.Receipt{Caller: key(102), Method: 302, RequestId: id(8)},
 		},
-		"a ban by a user":    ban(5, 0, &pb.Actor{Way: pb.Actor_SESSION, AccountId: id(1)}),
-		"an early end":       {TimeMs: 5, Body: &pb.Event_BansExpired{BansExpired: &pb.BansExpired{AccountIds: [][]byte{id(2)}}}},
-		"the end of no ban":  {TimeMs: 5, Body: &pb.Event_UserUnbanned{UserUnbanned: &pb.UserUnbanned{AccountId: id(1), Actor: machine}}},
-		"a ban in the past":  ban(5, 5, machine),
-		"a verdict for none": {TimeMs: 5, Body: &pb.Event_ReportResolved{ReportResolved: &pb.ReportResolved{ReportId: id(9), State: pb.ReportState_ACTED, Actor: machine}}},
+		"a ban by a user":      ban(5, 0, &pb.Actor{Way: pb.Actor_SESSION, AccountId: id(1)}),
+		"an early end":         {TimeMs: 5, Body: &pb.Event_BansExpired{BansExpired: &pb.BansExpired{AccountIds: [][]byte{id(2)}}}},
+		"the end of no ban":    {TimeMs: 5, Body: &pb.Event_UserUnbanned{UserUnbanned: &pb.UserUnbanned{AccountId: id(1), Actor: machine}}},
+		"a ban in the past":    ban(5, 5, machine),
+		"the end of no report": {TimeMs: 5, Body: &pb.Event_ReportsExpired{ReportsExpired: &pb.ReportsExpired{ReportIds: [][]byte{id(9)}}}},
+		"a verdict for none":   {TimeMs: 5, Body: &pb.Event_ReportResolved{ReportResolved: &pb.ReportResolved{ReportId: id(9), State: pb.ReportState_ACTED, Actor: machine}}},
 	} {
 		if err := banned(t).Apply(ev); err == nil {
 			t.Errorf("%s passes", name)
+		}
+	}
+	// A report ends when it was kept for long, and no earlier.
+	const day = 24 * 3600 * 1000
+	for resolved, days := range map[bool]uint64{false: 365, true: 90} {
+		for _, late := range []uint64{0, 1} {
+			m := banned(t)
+			events := []*pb.Event{{TimeMs: 100, Body: &pb.Event_MessageReported{MessageReported: &pb.MessageReported{
+				ReportId: id(9), ReporterId: id(1), AccountId: id(2), ContentSha256: hash,
+			}}}}
+			if resolved {
+				events = append(events, &pb.Event{TimeMs: 100, Body: &pb.Event_ReportResolved{ReportResolved: &pb.ReportResolved{
+					ReportId: id(9), State: pb.ReportState_ACTED, Actor: machine,
+				}}})
+			}
+			for _, ev := range events {
+				if err := m.Apply(ev); err != nil {
+					t.Fatal(err)
+				}
+			}
+			end := &pb.Event{TimeMs: 100 + days*day + late, Body: &pb.Event_ReportsExpired{ReportsExpired: &pb.ReportsExpired{ReportIds: [][]byte{id(9)}}}}
+			if err := m.Apply(end); (err == nil) != (late == 1) {
+				t.Errorf("resolved %v, %d ms after %d days: %v", resolved, late, days, err)
+			}
 		}
 	}
 	// Over at its time, and after it is lifted, all is as before.

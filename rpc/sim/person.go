@@ -51,6 +51,7 @@ type Person struct {
 	owner                  *Person         // of a second device
 	second                 *Person         // device of the person; nil while there is none
 	linkAfter, unlinkAfter int             // how many doings; 0 for never
+	replaceAfter           int             // as these
 	rooms                  map[ID]progress // as last told
 	ears                   sync.WaitGroup  // what listens to pushes
 
@@ -67,7 +68,7 @@ func newPerson(w *World, i int) *Person {
 		p.endAfter = 0
 	}
 	if p.endAfter == 0 {
-		p.linkAfter, p.unlinkAfter = drawLink(w.Seed, i)
+		p.linkAfter, p.replaceAfter, p.unlinkAfter = drawLink(w.Seed, i)
 	}
 	return p
 }
@@ -104,6 +105,8 @@ func (p *Person) live(ctx context.Context) {
 			p.endKey(ctx)
 		case p.linkAfter:
 			p.linkDevice(ctx)
+		case p.replaceAfter:
+			p.replaceDevice(ctx)
 		case p.unlinkAfter:
 			p.unlinkDevice(ctx)
 		default:

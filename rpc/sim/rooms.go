@@ -79,7 +79,11 @@ func (p *Person) converse(ctx context.Context) {
 		p.rotate(ctx, room)
 	case n < 82:
 		p.promote(ctx, room)
-	case n < 86:
+	case n < 83:
+		p.repair(ctx, room)
+	case n < 85:
+		p.show(ctx, room)
+	case n < 87:
 		p.list(ctx, room)
 	case n < 93:
 		p.passOn(ctx, room)
@@ -91,7 +95,7 @@ func (p *Person) converse(ctx context.Context) {
 // found makes a channel and invites most of the others. Its id goes round by word of
 // mouth.
 func (p *Person) found(ctx context.Context) {
-	req := &pb.CreateChannelRequest{Name: p.payload()[:8], Settings: &pb.ChannelSettings{TypingOff: p.rng.IntN(5) == 0}}
+	req := &pb.CreateChannelRequest{Name: p.payload()[:8], Settings: &pb.ChannelSettings{TypingOff: p.rng.IntN(5) == 0, Presence: p.rng.IntN(3) > 0}}
 	if p.rng.IntN(8) == 0 {
 		req.Settings.Posting = pb.PostingRule_POST_ADMINS
 	}
@@ -126,6 +130,9 @@ func (p *Person) found(ctx context.Context) {
 // accept joins a channel.
 func (p *Person) accept(ctx context.Context, room ID) {
 	req := &pb.UpdateGroupMetadataRequest{ChannelId: room[:], Fields: []pb.ChannelField{pb.ChannelField_ACCEPT}}
+	if p.rng.IntN(2) == 0 {
+		req.Fields, req.Presence = append(req.Fields, pb.ChannelField_SHARE_PRESENCE), true
+	}
 	s := begin()
 	outcome := p.insist(ctx, req, new(pb.UpdateGroupMetadataResponse))
 	s.finish()
@@ -237,7 +244,7 @@ func (p *Person) newPost(room ID, payload []byte) *Sent {
 // learn remembers how far a channel is, which no answer may put behind what was known
 // before the question.
 func (p *Person) learn(room ID, now, atLeast progress) {
-	if now.epoch < atLeast.epoch || now.seq < atLeast.seq || now.version < atLeast.version && now.version > 0 {
+	if now.epoch < atLeast.epoch && !p.world.History.mayBeRepaired(room) || now.seq < atLeast.seq || now.version < atLeast.version && now.version > 0 {
 		p.world.History.Wrong(fmt.Sprintf("%s is told %+v of a channel, after somebody was told %+v", p.name, now, atLeast))
 	}
 	if now.seq == never {
@@ -370,6 +377,9 @@ func (p *Person) listen(ctx context.Context) {
 		for push := range pushes {
 			if t := push.Typing; t != nil {
 				p.world.History.addHeard(Heard{nowMS(), device, ID(t.ChannelId), hashOf(t.Payload)})
+			}
+			if t := push.Presence; t != nil {
+				p.world.History.addNoticed(Noticed{nowMS(), device, Key(t.IdentityKey)})
 			}
 		}
 	})

@@ -142,7 +142,8 @@ func TestWorlds(t *testing.T) {
 	t.Logf("%d worlds (seeds 1 to %d): %+v", lived, n, sum)
 	// Worlds in which nothing happens prove nothing.
 	if lived >= 100 && (sum.Done < 20*lived || sum.Unknown < lived/4 || sum.Lives < lived/2 || sum.Lost == 0 || sum.KeyEnds < lived/20 || sum.Packages < lived/4 ||
-		sum.Posts < 2*lived || sum.Commits < lived/3 || sum.Bans < lived/10 || sum.Reports < lived/4 || sum.Linked < lived/10 || sum.Heard == 0) {
+		sum.Posts < 2*lived || sum.Commits < lived/3 || sum.Bans < lived/10 || sum.Reports < lived/4 || sum.Linked < lived/10 || sum.Heard == 0 ||
+		sum.Replaced == 0 || sum.Repairs == 0 || sum.Noticed == 0) {
 		t.Errorf("too little happened: %+v", sum)
 	}
 }
@@ -165,6 +166,9 @@ func (c *Counts) add(o Counts) {
 	c.Bans += o.Bans
 	c.Reports += o.Reports
 	c.Linked += o.Linked
+	c.Replaced += o.Replaced
+	c.Repairs += o.Repairs
+	c.Noticed += o.Noticed
 }
 
 // A crash keeps what was synced, at every chance of survival, and the same seed

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,9 +139,9 @@ func flipByte(t *testing.T, h http.Handler, path string, at int) http.Handler {
 func (l *testLog) everything(h http.Handler) []byte {
 	l.t.Helper()
 	size := l.log.Size()
-	paths := kt.Tiles(kt.EntryBundle, 0, 0, size)
+	paths := slices.Collect(kt.Tiles(kt.EntryBundle, 0, 0, size))
 	for level := 0; size>>(8*level) > 0; level++ {
-		paths = append(paths, kt.Tiles(kt.HashTile, level, 0, size)...)
+		paths = slices.AppendSeq(paths, kt.Tiles(kt.HashTile, level, 0, size))
 	}
 	var all bytes.Buffer
 	for _, path := range append([]string{"checkpoint"}, names(paths)...) {
