@@ -3,6 +3,7 @@ package quicprochat_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -98,13 +99,18 @@ func copyTree(t *testing.T) string {
 	return root
 }
 
-// freeAddress is a loopback address that nobody listens on.
+// freeAddress is a loopback address that nobody listens on. It lies below the ports
+// that sockets get which ask for none: one of those could have it by the time that
+// the server is built.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
+		if socket, err := net.ListenPacket("udp4", address); err == nil {
+			socket.Close()
+			return address
+		}
 	}
-	defer socket.Close()
-	return fmt.Sprint(socket.LocalAddr())
+	t.Fatal("no free port")
+	return ""
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -127,16 +126,10 @@ type auditWorld struct {
 }
 
 func newAuditWorld(t *testing.T) *auditWorld {
-	w := &auditWorld{t: t, audit: auditProgram(t), dir: filepath.Join(t.TempDir(), "data"), listen: "127.0.0.1:0"}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	w := &auditWorld{
+		t: t, audit: auditProgram(t), dir: filepath.Join(t.TempDir(), "data"), listen: lastingAddress(t), kt: lastingAddress(t),
 	}
-	w.kt = listener.Addr().String()
 	w.url = "http://" + w.kt
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
 	if code, _, stderr := call(t, nil, "init", "--data-dir", w.dir); code != 0 {
 		t.Fatal(stderr)
 	}

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,6 +61,29 @@ func serverProcess(t *testing.T, args ...string) *child {
 	}
 	t.Cleanup(func() { c.kill() })
 	return c
+}
+
+// lastingAddress is a loopback address for a server that comes back to it. It lies
+// below the ports that sockets get which ask for none: one of those could have it
+// while the server is away.
+func lastingAddress(t testing.TB) string {
+	t.Helper()
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
+		udp, err := net.ListenPacket("udp4", address)
+		if err != nil {
+			continue
+		}
+		tcp, tcpErr := net.Listen("tcp4", address)
+		if tcpErr == nil {
+			tcp.Close()
+		}
+		if err := udp.Close(); err == nil && tcpErr == nil {
+			return address
+		}
+	}
+	t.Fatal("no free port")
+	return ""
 }
 
 // stopCleanly ends a server with SIGTERM and expects exit code 0.

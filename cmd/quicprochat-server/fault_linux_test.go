@@ -31,7 +31,7 @@ func forbidWrites(t *testing.T, pid int) {
 // and the next start has all that was acknowledged.
 func TestFailedWriteEndsTheProcess(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	c := serverProcess(t, "--data-dir", dir, "--listen", "127.0.0.1:0", "--limits", "off")
+	c := serverProcess(t, "--data-dir", dir, "--listen", lastingAddress(t), "--limits", "off")
 	alice := loadPerson(t.Context(), t, "alice", c.address, dir)
 	to := &pb.EnqueueRequest_RecipientKey{RecipientKey: alice.public()}
 	acked := map[string]bool{}

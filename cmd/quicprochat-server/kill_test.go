@@ -71,7 +71,7 @@ func TestKillUnderLoad(t *testing.T) {
 	t.Logf("seed %d, %d kills", seed, kills())
 	rng := rand.New(rand.NewPCG(seed, 1))
 	dir := filepath.Join(t.TempDir(), "data")
-	server := serverProcess(t, "--data-dir", dir, "--listen", "127.0.0.1:0", "--limits", "off")
+	server := serverProcess(t, "--data-dir", dir, "--listen", lastingAddress(t), "--limits", "off")
 	l := startLoad(t, server.address, dir)
 	for n := range kills() {
 		l.awaitProgress(server)

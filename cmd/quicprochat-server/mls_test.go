@@ -28,7 +28,7 @@ func TestMLSGroup(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	dir := filepath.Join(t.TempDir(), "data")
-	server := serverProcess(t, "--data-dir", dir, "--listen", "127.0.0.1:0")
+	server := serverProcess(t, "--data-dir", dir, "--listen", lastingAddress(t))
 	restart := func() {
 		t.Helper()
 		if _, err := server.kill(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -30,10 +31,33 @@ type live struct {
 }
 
 func startLive(t *testing.T) *live {
-	l := &live{t: t, dir: t.TempDir() + "/data", addr: "127.0.0.1:0"}
+	l := &live{t: t, dir: t.TempDir() + "/data", addr: lastingAddress(t)}
 	l.start()
 	t.Cleanup(l.stop)
 	return l
+}
+
+// lastingAddress is a loopback address for a server that comes back to it. It lies
+// below the ports that sockets get which ask for none: one of those could have it
+// while the server is away.
+func lastingAddress(t testing.TB) string {
+	t.Helper()
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
+		udp, err := net.ListenPacket("udp4", address)
+		if err != nil {
+			continue
+		}
+		tcp, tcpErr := net.Listen("tcp4", address)
+		if tcpErr == nil {
+			tcp.Close()
+		}
+		if err := udp.Close(); err == nil && tcpErr == nil {
+			return address
+		}
+	}
+	t.Fatal("no free port")
+	return ""
 }
 
 func (l *live) start() {
