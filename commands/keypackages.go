@@ -102,9 +102,15 @@ func refuseKeyPackage(i int, err error) error {
 // UploadKeyPackages decides an upload: all packages are stored, or none. Those
 // that are there already are not stored again. Without a package it only tells
 // what there is. Refusals: BadRequest KEY_PACKAGE_DEVICE, KEY_PACKAGE_LIFETIME,
-// KEY_PACKAGE_CONSUMED; RateLimited KEY_PACKAGES_FULL (limit per suite).
+// KEY_PACKAGE_CONSUMED, KEY_REVOKED (the account's identity key); RateLimited
+// KEY_PACKAGES_FULL (limit per suite).
 func UploadKeyPackages(tx *Tx, p *PreparedKeyPackages) (*pb.UploadKeyPackageResponse, error) {
 	device := tx.Caller().DeviceKey
+	if len(p.packages) > 0 {
+		if err := refuseRevokedIdentity(tx); err != nil {
+			return nil, err
+		}
+	}
 	counts, err := countKeyPackages(tx, device)
 	if err != nil {
 		return nil, err
@@ -150,6 +156,16 @@ func UploadKeyPackages(tx *Tx, p *PreparedKeyPackages) (*pb.UploadKeyPackageResp
 		return resp, nil
 	}
 	return resp, tx.Emit(&pb.Event{Body: &pb.Event_KeyPackagesUploaded{KeyPackagesUploaded: event}})
+}
+
+// refuseRevokedIdentity refuses packages that speak for an identity which nobody
+// believes any more: they would outlive its revocation.
+func refuseRevokedIdentity(tx *Tx) error {
+	account, found, err := projections.AccountByID(tx.View(), tx.Caller().Account)
+	if err != nil || !found {
+		return err
+	}
+	return refuseRevoked(tx.View(), account.IdentityKey, pb.Status_BadRequest, "the account's identity key")
 }
 
 // admitKeyPackage checks what needs time and view, and tells whether the package

@@ -108,8 +108,9 @@ func (cmd registerCommand) Run(ctx context.Context, a *app) error {
 	if err := h.save(keysFile, k); err != nil {
 		return err
 	}
-	return a.print(map[string]any{"username": name, "identity_key": hex.EncodeToString(identityOf(k))},
-		"Registered %s. Identity key %s\nNext: qpc login %s", name, fingerprint(identityOf(k)), name)
+	object := map[string]any{"username": name, "identity_key": hex.EncodeToString(identityOf(k))}
+	return a.print(object, "Registered %s. Identity key %s%s\nNext: qpc login %s", name, fingerprint(identityOf(k)),
+		tellProof(c, object, "this key for "+name), name)
 }
 
 // keysFor returns the keys to register under a name: new ones, or those of an
@@ -189,12 +190,17 @@ func (a *app) finishLogin(ctx context.Context, h *home, k *keys, c *client.Clien
 	if err := h.monitor(ctx, c, k); err != nil {
 		return err
 	}
+	before := k.KeySet
 	version, err := h.bringKeysUpToDate(ctx, a, c, k, patience)
 	if err != nil {
 		return err
 	}
-	return a.print(map[string]any{"username": k.Username, "expires_ms": opened.Expires.UnixMilli(), "keyset_version": version},
-		"Logged in as %s until %s.", k.Username, opened.Expires.Local().Format(time.DateOnly))
+	object := map[string]any{"username": k.Username, "expires_ms": opened.Expires.UnixMilli(), "keyset_version": version}
+	proof := ""
+	if c.ProvedChange() != nil && !bytes.Equal(before, k.KeySet) {
+		proof = tellProof(c, object, fmt.Sprintf("KeySet version %d", version))
+	}
+	return a.print(object, "Logged in as %s until %s.%s", k.Username, opened.Expires.Local().Format(time.DateOnly), proof)
 }
 
 func (cmd loginCommand) check(h *home, k *keys) error {

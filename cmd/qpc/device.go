@@ -137,8 +137,8 @@ func (cmd deviceAddCommand) Run(ctx context.Context, a *app) error {
 	if err := a.handOver(ctx, c, k, to, cmd.WithIdentity); err != nil {
 		return err
 	}
-	return a.print(map[string]any{"device_key": hex.EncodeToString(code.GetDeviceKey()), "keyset_version": next.GetVersion()},
-		"Added device %s.", fingerprint(code.GetDeviceKey()))
+	object := map[string]any{"device_key": hex.EncodeToString(code.GetDeviceKey()), "keyset_version": next.GetVersion()}
+	return a.print(object, "Added device %s.%s", fingerprint(code.GetDeviceKey()), tellProof(c, object, fmt.Sprintf("KeySet version %d with it", next.GetVersion())))
 }
 
 func (cmd deviceAddCommand) code(a *app) (*pb.DeviceCode, error) {
@@ -254,7 +254,12 @@ func (cmd deviceRevokeCommand) Run(ctx context.Context, a *app) error {
 	} else if !a.JSON {
 		fmt.Fprintln(a.stderr, "It can still read what others seal for you until a device that holds the identity key runs 'qpc login'.")
 	}
-	return a.print(map[string]any{"device_key": hex.EncodeToString(lost.Device), "rotated": next != nil}, "Revoked device %s.", fingerprint(lost.Device))
+	object := map[string]any{"device_key": hex.EncodeToString(lost.Device), "rotated": next != nil}
+	what := "its revocation"
+	if next != nil {
+		what = fmt.Sprintf("KeySet version %d without it", next.GetVersion())
+	}
+	return a.print(object, "Revoked device %s.%s", fingerprint(lost.Device), tellProof(c, object, what))
 }
 
 // logOut revokes this device on the session's word: its KeySet is another device's

@@ -126,7 +126,7 @@ func (cmd keysFetchCommand) Run(ctx context.Context, a *app) error {
 	}
 	var failed error
 	for _, p := range resp.GetPackages() {
-		file, err := writeNew(filepath.Join(cmd.Dir, fmt.Sprintf("%s-%x", name, p.GetDeviceKey()[:4])), ".kp", p.GetKeyPackage())
+		file, err := writeNumbered(filepath.Join(cmd.Dir, fmt.Sprintf("%s-%x", name, p.GetDeviceKey()[:4])), ".kp", p.GetKeyPackage())
 		if err != nil {
 			failed = errors.Join(failed, err)
 			continue
@@ -168,20 +168,24 @@ func checkWritable(dir string) error {
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
-// writeNew writes a file that was not there: base and ending, with a number between
-// them where that one is taken.
-func writeNew(base, ending string, content []byte) (name string, err error) {
+// writeNumbered writes a file that was not there: base and ending, with a number
+// between them where that one is taken.
+func writeNumbered(base, ending string, content []byte) (name string, err error) {
 	name = base + ending
 	for n := 2; ; n++ {
-		file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if errors.Is(err, fs.ErrExist) {
-			name = fmt.Sprintf("%s-%d%s", base, n, ending)
-			continue
+		if err := writeNew(name, content); !errors.Is(err, fs.ErrExist) {
+			return name, err
 		}
-		if err != nil {
-			return "", err
-		}
-		_, err = file.Write(content)
-		return name, errors.Join(err, file.Close())
+		name = fmt.Sprintf("%s-%d%s", base, n, ending)
 	}
+}
+
+// writeNew writes a file where none is.
+func writeNew(name string, content []byte) error {
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	return errors.Join(err, file.Close())
 }

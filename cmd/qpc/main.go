@@ -42,6 +42,7 @@ const about = `Talk through a quicprochat server. What you send is sealed for it
   qpc channel create friends bob carol
                               a conversation of several; 'qpc channel --help' teaches
   qpc verify bob              prove which keys are bob's, and that there are no newer ones
+  qpc revoke                  put this account's identity key out of use, for ever
   qpc receipt MESSAGE         prove that a message that you sent is in the server's log
   qpc keys fetch bob          take an MLS KeyPackage of bob's, to add him to a group
   qpc call ResolveUser '{"username":"bob"}'
@@ -70,6 +71,7 @@ type cli struct {
 	Trust    trustCommand    `cmd:"" help:"Accept the changed key of a contact, after comparing it with that person."`
 	Verify   verifyCommand   `cmd:"" help:"Prove what the log says about a person."`
 	Receipt  receiptCommand  `cmd:"" help:"Prove that a sent message is in the log."`
+	Revoke   revokeCommand   `cmd:"" help:"Put a key of this account out of use, for ever."`
 	Keys     keysCommand     `cmd:"" help:"Upload, count and fetch MLS KeyPackages."`
 	Report   reportCommand   `cmd:"" help:"Tell the moderators of a person or a message."`
 	Ban      banCommand      `cmd:"" help:"Moderators: shut a user out of the server."`

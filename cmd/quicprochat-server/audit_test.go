@@ -23,7 +23,7 @@ import (
 func auditProgram(t *testing.T) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "qpc-audit")
-	if out, err := exec.Command("go", "build", "-o", name, "../qpc-audit").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", name, "../qpc-audit").CombinedOutput(); err != nil {
 		t.Fatalf("go build ../qpc-audit: %v\n%s", err, out)
 	}
 	return name

@@ -29,7 +29,7 @@ var built = sync.OnceValues(func() (string, error) {
 	}
 	builtDir = dir
 	program := filepath.Join(dir, "quicprochat-server")
-	command := exec.Command("go", "build", "-o", program, ".")
+	command := exec.Command("go", "build", "-ldflags=-s -w", "-o", program, ".")
 	command.Stderr = os.Stderr
 	return program, command.Run()
 })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -59,7 +60,7 @@ func TestPowerLossAtEveryOperation(t *testing.T) {
 	t.Logf("a creation has %d file operations", total)
 	seed := rand.Uint64()
 	step := 1
-	if testing.Short() {
+	if testing.Short() || os.Getenv("QPC_TEST_SCALE") == "race" {
 		step = 7
 	}
 	for op := 1; op <= total; op += step {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+
+	"quicprochat/kt"
 )
 
 // Client is a connection to one server, with at most one session. It is safe for
@@ -32,6 +34,7 @@ type Client struct {
 
 	clock   clock
 	trust   *trust
+	changed atomic.Pointer[kt.VerifiedHead] // see ProvedChange
 	session atomic.Pointer[Session]
 	nextID  atomic.Uint32 // req_id of frames
 

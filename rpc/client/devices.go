@@ -169,7 +169,13 @@ type LostDevice struct {
 func (c *Client) RevokeDevice(ctx context.Context, d LostDevice) (*pb.KeySet, error) {
 	req := &pb.RevokeDeviceRequest{DeviceKey: d.Device, Reason: uint32(d.Reason)}
 	if d.Identity == nil {
-		return nil, c.Call(ctx, req, new(pb.RevokeDeviceResponse))
+		_, err := c.proveChange(kt.Query{RevokedKey: d.Device}, func(p *pb.ProofRequest) (*pb.KeyProof, error) {
+			req.Proof = p
+			resp := new(pb.RevokeDeviceResponse)
+			err := c.Call(ctx, req, resp)
+			return resp.GetProof(), err
+		}, showsRevocation)
+		return nil, err
 	}
 	devices := slices.DeleteFunc(d.Known.Active(), func(key []byte) bool { return bytes.Equal(key, d.Device) })
 	next, err := c.nextKeySet(d.Identity, d.Known.KeySet, devices, d.HybridKey)

@@ -74,6 +74,24 @@ func (c *Client) publishKeySet(ctx context.Context, next *pb.KeySet) (*pb.KeySet
 // reply, if there is one: the log must show the KeySet that was sent, or one that
 // follows it. A change that is made stays made when its proof comes too late.
 func (c *Client) ownChange(query kt.Query, sent *pb.KeySet, change func(*pb.ProofRequest) (*pb.KeyProof, error)) (proved bool, err error) {
+	return c.proveChange(query, change, func(answer *kt.Answer) error {
+		identity := answer.Identity
+		if answer.Person != nil {
+			identity = answer.Person.Identity
+		}
+		switch {
+		case identity == nil || identity.KeySet == nil || identity.KeySet.Version < sent.Version:
+			return fmt.Errorf("%w: the proof in the reply does not show the new KeySet", ErrProtocol)
+		case identity.KeySet.Version == sent.Version && !proto.Equal(identity.KeySet, sent):
+			return fmt.Errorf("%w: the proof in the reply shows another KeySet than the one sent", ErrProtocol)
+		}
+		return nil
+	})
+}
+
+// proveChange makes a change and holds what the reply proves against it.
+func (c *Client) proveChange(query kt.Query, change func(*pb.ProofRequest) (*pb.KeyProof, error), shows func(*kt.Answer) error) (proved bool, err error) {
+	c.changed.Store(nil)
 	if c.cfg.Transparency.Off {
 		_, err := change(nil)
 		return false, err
@@ -97,15 +115,14 @@ func (c *Client) ownChange(query kt.Query, sent *pb.KeySet, change func(*pb.Proo
 	case err != nil:
 		return false, err
 	}
-	identity := answer.Identity
-	if answer.Person != nil {
-		identity = answer.Person.Identity
+	if err := shows(answer); err != nil {
+		return false, err
 	}
-	switch {
-	case identity == nil || identity.KeySet == nil || identity.KeySet.Version < sent.Version:
-		return false, fmt.Errorf("%w: the proof in the reply does not show the new KeySet", ErrProtocol)
-	case identity.KeySet.Version == sent.Version && !proto.Equal(identity.KeySet, sent):
-		return false, fmt.Errorf("%w: the proof in the reply shows another KeySet than the one sent", ErrProtocol)
-	}
+	c.changed.Store(answer.Head)
 	return true, nil
 }
+
+// ProvedChange is the head under which the reply to this Client's last change of keys
+// (Register, UploadHybridKey, RegisterDevice, RevokeDevice, RevokeKey and the like)
+// proved it to be in the log; nil if it did not, which the next look-up makes up for.
+func (c *Client) ProvedChange() *kt.VerifiedHead { return c.changed.Load() }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"quicprochat/kt"
 	"quicprochat/kt/statement"
 	pb "quicprochat/proto/qpcv1"
 )
@@ -24,21 +25,36 @@ func (c *Client) SignRevocation(signer ed25519.PrivateKey, key ed25519.PublicKey
 // the signature of SignRevocation, or, when the request has none, in the session
 // of this client: an own key after a login within 5 minutes, or any key when the
 // account is an administrator's. The same again is no error. A key that was never
-// registered is refused with NO_SUCH_KEY.
+// registered is refused with NO_SUCH_KEY. The proof in the reply is checked, unless
+// the request asks for one by itself.
 func (c *Client) RevokeKey(ctx context.Context, req *pb.RevokeKeyRequest) (*pb.RevokeKeyResponse, error) {
 	resp := new(pb.RevokeKeyResponse)
-	if len(req.GetSignature()) > 0 && req.GetSuccessor() == nil {
-		return resp, c.Call(ctx, req, resp)
-	}
-	session, ok := c.Session()
-	if !ok {
-		return nil, errors.New("client: without a signature a key can only be revoked in a session: log in first")
-	}
 	with := &pb.RevokeKeyRequest{
-		SessionToken: session.Token, Key: req.GetKey(), Reason: req.GetReason(),
-		Signature: req.GetSignature(), Successor: req.GetSuccessor(), Proof: req.GetProof(),
+		Key: req.GetKey(), Reason: req.GetReason(), Signature: req.GetSignature(), Successor: req.GetSuccessor(), Proof: req.GetProof(),
 	}
-	return resp, c.Call(ctx, with, resp)
+	if len(req.GetSignature()) == 0 || req.GetSuccessor() != nil {
+		session, ok := c.Session()
+		if !ok {
+			return nil, errors.New("client: without a signature a key can only be revoked in a session: log in first")
+		}
+		with.SessionToken = session.Token
+	}
+	if req.GetProof() != nil || req.GetSuccessor() != nil { // the caller checks it
+		return resp, c.Call(ctx, with, resp)
+	}
+	_, err := c.proveChange(kt.Query{RevokedKey: req.GetKey()}, func(p *pb.ProofRequest) (*pb.KeyProof, error) {
+		with.Proof = p
+		err := c.Call(ctx, with, resp)
+		return resp.GetProof(), err
+	}, showsRevocation)
+	return resp, err
+}
+
+func showsRevocation(answer *kt.Answer) error {
+	if answer.Revocation.Revocation == nil {
+		return fmt.Errorf("%w: the proof in the reply does not show the revocation", ErrProtocol)
+	}
+	return nil
 }
 
 // CheckRevocation asks whether a key is revoked. The answer is the server's word,
@@ -93,7 +109,15 @@ func (c *Client) ReplaceIdentity(ctx context.Context, r Replacement) (*pb.KeySet
 	req.Successor = &pb.Successor{
 		Username: session.Username, Keyset: next, OldSignature: s.Sign(r.Old), NewSignature: s.Sign(r.New),
 	}
-	if _, err := c.RevokeKey(ctx, req); err != nil {
+	_, err := c.ownChange(kt.Query{Username: session.Username}, next, func(p *pb.ProofRequest) (*pb.KeyProof, error) {
+		asked := &pb.RevokeKeyRequest{
+			SessionToken: session.Token, Key: req.Key, Reason: req.Reason, Signature: req.Signature, Successor: req.Successor, Proof: p,
+		}
+		resp := new(pb.RevokeKeyResponse)
+		err := c.Call(ctx, asked, resp)
+		return resp.GetProof(), err
+	})
+	if err != nil {
 		return nil, err
 	}
 	replaced := session

@@ -27,7 +27,9 @@ type connection struct {
 	bound atomic.Pointer[boundSession]
 	// used is when the last request began, in nanoseconds since server.started.
 	used atomic.Int64
-	id   uint64 // unique in this process
+	// calls is how many have come and are not answered, without those that wait.
+	calls atomic.Int64
+	id    uint64 // unique in this process
 
 	mu      sync.Mutex // binding and its end
 	binding *push.Binding
@@ -47,6 +49,15 @@ type request struct {
 	connection *connection
 	stream     *quic.Stream
 	stranger   bool // holds a token of the neighbours' requests
+	waiting    bool // does not count in connection.calls any more
+}
+
+// waits takes the request out of those whose answer is to be expected soon.
+func (r *request) waits() {
+	if !r.waiting {
+		r.waiting = true
+		r.connection.calls.Add(-1)
+	}
 }
 
 // recognised gives the token back early: the request turned out to be that of a
@@ -67,11 +78,13 @@ func (c *connection) serve(ctx context.Context) {
 			return
 		}
 		r := request{connection: c, stream: stream}
+		c.calls.Add(1)
 		if slots := c.admission.neighbours.requests; slots != nil && !c.admission.recognised.Load() {
 			select {
 			case slots <- struct{}{}:
 				r.stranger = true
 			case <-c.quic.Context().Done():
+				r.waits()
 				return
 			}
 		}
@@ -83,6 +96,7 @@ func (c *connection) serve(ctx context.Context) {
 func (r *request) done() {
 	r.stream.ReleaseStreamCredit()
 	r.recognised()
+	r.waits()
 }
 
 // bind makes the caller's device session the connection's. It refuses a token
@@ -143,14 +157,31 @@ func (c *connection) release() {
 const sessionEnded = "the session has ended"
 
 // SessionEnded closes the connection: its session is over. The answer of the call
-// that ended it may still be on its way, so the close waits a moment, in which no
-// call gets a session any more. It is called by the hub and does not block.
+// that ended it may still be made, with a proof that waits for the disk, so the close
+// waits for what was asked before, and no call gets a session any more. It is called
+// by the hub and does not block.
 func (c *connection) SessionEnded() {
 	c.bound.Store(nil)
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
-	time.AfterFunc(answersLinger, func() { c.quic.CloseWithError(rpc.CodeSessionEnded, sessionEnded) })
+	c.endQuiet(c.calls.Load() == 0, endLooks)
+}
+
+// endLooks bounds how often a connection whose session has ended is looked at.
+const endLooks = 100
+
+// endQuiet closes the connection answersLinger after all calls were answered, but
+// after so many looks in any case. quiet tells that they were at the last one.
+func (c *connection) endQuiet(quiet bool, looks int) {
+	time.AfterFunc(answersLinger, func() {
+		now := c.calls.Load() == 0
+		if quiet && now || looks == 0 || c.quic.Context().Err() != nil {
+			c.quic.CloseWithError(rpc.CodeSessionEnded, sessionEnded)
+			return
+		}
+		c.endQuiet(now, looks-1)
+	})
 }
 
 // TryPush sends one push if the client's limits allow it at once.

@@ -99,6 +99,7 @@ func (c *call) fetchWait(ctx context.Context, req *pb.FetchWaitRequest) (*pb.Fet
 		return resp, err
 	}
 	c.request.recognised()
+	c.request.waits()
 	c.later = func() { c.await(w, req, limit) }
 	return nil, errDetached
 }

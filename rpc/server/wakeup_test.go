@@ -56,7 +56,10 @@ func TestNothingFallsBeforeTheWaiter(t *testing.T) {
 
 	method, _ := rpc.MethodByName("FetchWait")
 	req := &pb.FetchWaitRequest{SessionToken: session.Token, AfterSeq: new(uint64), TimeoutMs: 60_000}
-	c := &call{server: node.server, service: node.server.service.Load(), method: method, message: req, token: commands.TokenHash(req)}
+	c := &call{
+		server: node.server, service: node.server.service.Load(), request: request{connection: new(connection)},
+		method: method, message: req, token: commands.TokenHash(req),
+	}
 	if err := c.refreshView(); err != nil {
 		t.Fatal(err)
 	}

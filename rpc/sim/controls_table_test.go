@@ -11,8 +11,6 @@ type control struct {
 	file, seam, sabotage string
 	// caught is what the violation must say, in one of its lines.
 	caught *regexp.Regexp
-	// extra controls are beyond those that each run must have.
-	extra bool
 	// nightly controls are lived in the scales nightly and release alone.
 	nightly bool
 }
@@ -72,92 +70,92 @@ var controls = []control{
 	},
 
 	{
-		name: "anchor-not-synced", file: "log/anchor.go", extra: true,
+		name: "anchor-not-synced", file: "log/anchor.go",
 		seam:     "\tif err := a.file.SyncData(); err != nil {\n",
 		sabotage: "\t\ta.newest, a.next = h, 1-a.next\n\t\treturn true, nil\n",
 		caught:   regexp.MustCompile(`the anchor on disk says`),
 	},
 	{
-		name: "shown-before-anchored", file: "commands/writer.go", extra: true,
+		name: "shown-before-anchored", file: "commands/writer.go",
 		seam:     "\tg.snap = w.views.Snapshot()\n",
 		sabotage: "\t\tw.e.publish(w.views.Snapshot())\n",
 		caught:   regexp.MustCompile(`item \d+ was shown before it was anchored`),
 	},
 	{
-		name: "page-out-of-order", file: "commands/window.go", extra: true,
+		name: "page-out-of-order", file: "commands/window.go",
 		seam:     "\treturn envelopes\n",
 		sabotage: "\t\tslices.Reverse(envelopes)\n",
 		caught:   regexp.MustCompile(`item \d+ follows item \d+ in a page`),
 	},
 	{
-		name: "page-with-a-hole", file: "commands/window.go", extra: true,
+		name: "page-with-a-hole", file: "commands/window.go",
 		seam:     "\t\t\texpired := item.ExpiresMS <= r.now\n",
 		sabotage: "\t\t\tif item.Seq%7 == 0 {\n\t\t\t\tlast = item.Seq\n\t\t\t\tcontinue\n\t\t\t}\n",
 		caught:   regexp.MustCompile(`item \d+ \(\w+\) is missing in a page`),
 	},
 	{
-		name: "confirmation-lost", file: "commands/window.go", extra: true,
+		name: "confirmation-lost", file: "commands/window.go",
 		seam:     "\tif confirms {\n",
 		sabotage: "\t\treturn w, nil\n",
 		caught:   regexp.MustCompile(`item \d+ was confirmed and stayed`),
 	},
 	{
-		name: "receipts-expire-early", file: "commands/expire.go", extra: true,
+		name: "receipts-expire-early", file: "commands/expire.go",
 		seam:     "\tdue, err := projections.ExpiredReceipts(tx.View(), before)\n",
 		sabotage: "\t\tbefore = tx.Now()\n",
 		caught:   regexp.MustCompile(`had an effect twice|is stored \d+ times|a repeated request was answered with`),
 	},
 	{
-		name: "payload-released-early", file: "projections/drain.go", extra: true,
+		name: "payload-released-early", file: "projections/drain.go",
 		seam:     "\t\tq.DrainedBytes += uint64(it.Size)\n",
 		sabotage: "\t\tb.released = append(b.released, PayloadRef{Owner: it.Owner, ID: it.MessageID})\n",
 		caught:   regexp.MustCompile(`payload \w+ of an item that waits: found false|is missing in a page`),
 	},
 	{
-		name: "payload-kept", file: "commands/writer.go", extra: true,
+		name: "payload-kept", file: "commands/writer.go",
 		seam:     "\tfor _, ref := range g.batch.Released() {\n",
 		sabotage: "\t\tg.batch.Released()\n",
 		caught:   regexp.MustCompile(`payload \w+ was released and is still there`),
 	},
 	{
-		name: "sessions-survive-password", file: "projections/sessions.go", extra: true,
+		name: "sessions-survive-password", file: "projections/sessions.go",
 		seam:     "\t\tif token == kept {\n",
 		sabotage: "\t\tif token != kept {\n\t\t\tcontinue\n\t\t}\n",
 		caught:   regexp.MustCompile(`a session that ended: found true`),
 	},
 	{
-		name: "wrong-root", file: "log/tree.go", extra: true,
+		name: "wrong-root", file: "log/tree.go",
 		seam:     "\t\th = nodeHash(&roots[i], &h)\n",
 		sabotage: "\t\th = nodeHash(&h, &roots[i])\n\t\tcontinue\n",
 		caught:   regexp.MustCompile(`the log's root is \w+, tlog's is`),
 	},
 	{
-		name: "clock-gap-unasked", file: "commands/clock.go", extra: true,
+		name: "clock-gap-unasked", file: "commands/clock.go",
 		seam:     "\tif accept || (last.Sub(wall) <= maxAhead && wall.Sub(last) <= maxGap) {\n",
 		sabotage: "\t\treturn nil\n",
 		caught:   regexp.MustCompile(`it was not asked whether the time is right`),
 	},
 	{
-		name: "clock-jump-ignored", file: "commands/clock.go", extra: true,
+		name: "clock-jump-ignored", file: "commands/clock.go",
 		seam:     "\tif jumped(c.drift()) {\n",
 		sabotage: "\t\treturn nil\n",
 		caught:   regexp.MustCompile(`was accepted while the server's clock was wrong`),
 	},
 	{
-		name: "clock-jump-believed", file: "commands/clock.go", extra: true,
+		name: "clock-jump-believed", file: "commands/clock.go",
 		seam:     "\tif drift := c.driftOf(wall); jumped(drift) {\n",
 		sabotage: "\t\treturn max(uint64(max(wall.UnixMilli(), 0)), c.last.Load())\n",
 		caught:   regexp.MustCompile(`item \d+ \(\w+\) is missing in a page|is said to be of`),
 	},
 	{
-		name: "retry-under-a-new-id", file: "rpc/client/call.go", extra: true,
+		name: "retry-under-a-new-id", file: "rpc/client/call.go",
 		seam:     "\t\tif werr := backOff(ctx, c.ctx, n, err); werr != nil {\n",
 		sabotage: "\t\tif err := c.buildFrame(buf, &a); err != nil {\n\t\t\treturn err\n\t\t}\n",
 		caught:   regexp.MustCompile(`is stored \d+ times`),
 	},
 
 	{
-		name: "package-kept", file: "projections/keypackages.go", extra: true,
+		name: "package-kept", file: "projections/keypackages.go",
 		seam:     "\tif err := b.removePackage(device.Key, s, number); err != nil {\n",
 		sabotage: "\t\treturn nil\n",
 		caught:   regexp.MustCompile(`a KeyPackage was handed out twice|KeyPackage \d+ was taken, and did not wait|KeyPackages wait at a device`),
@@ -181,13 +179,13 @@ var controls = []control{
 		caught:   regexp.MustCompile(`post \d+ leaves out \d+ devices of a member`),
 	},
 	{
-		name: "removed-in-fan-out", file: "projections/channelmembers.go", extra: true,
+		name: "removed-in-fan-out", file: "projections/channelmembers.go",
 		seam:     "\treturn b.remove(memberKey(b.scratch(), c.ID, account))\n",
 		sabotage: "\t\treturn nil\n",
 		caught:   regexp.MustCompile(`for a device of somebody else|was out of a channel|member \{`),
 	},
 	{
-		name: "removed-device-served", file: "projections/revocations.go", extra: true,
+		name: "removed-device-served", file: "projections/revocations.go",
 		seam:     "\tfor i := range sessions {\n",
 		sabotage: "\t\tsessions = nil\n",
 		caught:   regexp.MustCompile(`a session that ended: found true|a device of \w+ was removed, and`),

@@ -177,7 +177,9 @@ func changesFiles() bool {
 func (d *Disk) Hang(until time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.hung = until
+	if until.After(d.hung) {
+		d.hung = until
+	}
 }
 
 // isWAL tells whether a path is a write-ahead file of the log.

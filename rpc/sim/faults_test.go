@@ -61,9 +61,9 @@ func TestScript(t *testing.T) {
 
 // runFault lives through a fault in a process of its own.
 func runFault(f Fault) (r FaultResult, out []byte, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestScript$", "-test.timeout=40s")
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestScript$", "-test.timeout=4m")
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", faultVariable+"="+f.String())
 	out, err = cmd.CombinedOutput()
 	for line := range bytes.Lines(out) {
@@ -152,6 +152,10 @@ func drawn(t *testing.T, usual int) (n int, rng *rand.Rand) {
 	t.Logf("%s=%d %s=%d", countVariable, n, seedVariable, seed)
 	return n, rand.New(rand.NewPCG(seed, 5))
 }
+
+// raceDetector tells that this run looks for races, and leaves out what has none
+// that other tests don't have.
+func raceDetector() bool { return os.Getenv("QPC_TEST_SCALE") == "race" }
 
 // scale is a number that depends on how much time a run has.
 func scale(race, usual, nightly, release int) int {

@@ -66,7 +66,7 @@ func bootHonest(t *testing.T, fs vfs.FS) *server.Node {
 
 func shut(t *testing.T, node *server.Node) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := node.Shutdown(ctx); err != nil {
 		t.Error(err)

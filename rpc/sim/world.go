@@ -171,6 +171,7 @@ func (w *World) start(fs *vfs.MemFS, acceptTime bool) error {
 		w.ca, err = readAll(w.disk.fs, node.CAFile())
 	}
 	w.disk.Slow(w.plan.syncTime)
+	w.hangNowAndThen()
 	return err
 }
 
@@ -217,6 +218,23 @@ func (w *World) lives() error {
 		}
 	}
 	return nil
+}
+
+// hangNowAndThen lets the syncs of the log hang in every other life, while people go
+// on: what is not durable can be seen then by whoever shows it too early, and whose
+// patience ends asks again for what is decided already.
+func (w *World) hangNowAndThen() {
+	disk, rng := w.disk, rand.New(rand.NewPCG(w.Seed, uint64(2000+len(w.History.lives))))
+	if rng.IntN(2) == 0 {
+		return
+	}
+	between := func(least, most int) time.Duration {
+		return time.Duration(least+rng.IntN(most-least)) * time.Millisecond
+	}
+	for at := between(1000, 8000); at < w.plan.length; at += between(5000, 15_000) {
+		long := between(500, 6000)
+		time.AfterFunc(at, func() { disk.Hang(time.Now().Add(long)) })
+	}
 }
 
 // hangBeforeFlush lets the syncs of the log hang from some time before the views

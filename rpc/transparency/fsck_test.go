@@ -28,7 +28,7 @@ const fsckLeaves = 50_123
 func buildFsck(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "fsck")
-	command := exec.Command("go", "build", "-modfile=tools.mod", "-o", program, "github.com/transparency-dev/tessera/cmd/fsck")
+	command := exec.Command("go", "build", "-ldflags=-s -w", "-modfile=tools.mod", "-o", program, "github.com/transparency-dev/tessera/cmd/fsck")
 	command.Dir = "../.."
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("building Tessera's fsck: %v\n%s", err, out)
