@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"time"
@@ -267,9 +268,24 @@ func (a *app) printUserReport(r *pb.Report) error {
 	return a.print(map[string]any{
 		"report_id": hex.EncodeToString(r.GetReportId()), "time_ms": r.GetTimeMs(), "reporter": r.GetReporter(), "username": r.GetUsername(),
 		"category": category, "note": r.GetNote(), "evidence": r.GetEvidence(), "proved": r.GetProved(), "state": state, "resolution": r.GetResolution(),
-	}, "%x  %s  %s  %s reports %s: %s (%s)\n  note      %q\n  evidence  %q, as the reporter tells it",
+	}, "%x  %s  %s  %s reports %s: %s (%s)%s",
 		r.GetReportId(), time.UnixMilli(int64(r.GetTimeMs())).Local().Format(time.DateTime), state, r.GetReporter(), r.GetUsername(),
-		category, sender, r.GetNote(), r.GetEvidence())
+		category, sender, reportWords(r))
+}
+
+// reportWords are the words that a report has, a line each. They come from others:
+// quoted, they can't move the cursor.
+func reportWords(r *pb.Report) (lines string) {
+	if note := r.GetNote(); note != "" {
+		lines += fmt.Sprintf("\n  note      %q", note)
+	}
+	if evidence := r.GetEvidence(); len(evidence) > 0 {
+		lines += fmt.Sprintf("\n  evidence  %q, as the reporter tells it", evidence)
+	}
+	if resolution := r.GetResolution(); resolution != "" {
+		lines += fmt.Sprintf("\n  resolved  %q", resolution)
+	}
+	return lines
 }
 
 type resolveCommand struct {

@@ -118,11 +118,25 @@ func (p *process) printReport(r *pb.Report, asJSON bool) error {
 	if r.GetProved() {
 		sender = "sender proved"
 	}
-	// Note and evidence come from strangers: quoted, they can't move the cursor.
-	_, err := fmt.Fprintf(p.stdout, "%x  %s  %-9s  %s reports %s: %s (%s)\n  note      %q\n  evidence  %q, as the reporter tells it\n",
+	_, err := fmt.Fprintf(p.stdout, "%x  %s  %-9s  %s reports %s: %s (%s)\n%s",
 		r.GetReportId(), time.UnixMilli(int64(r.GetTimeMs())).Local().Format(time.DateTime), strings.ToLower(r.GetState().String()),
-		r.GetReporter(), r.GetUsername(), strings.ToLower(r.GetCategory().String()), sender, r.GetNote(), r.GetEvidence())
+		r.GetReporter(), r.GetUsername(), strings.ToLower(r.GetCategory().String()), sender, reportWords(r))
 	return err
+}
+
+// reportWords are the words that a report has, a line each. They come from strangers:
+// quoted, they can't move the cursor.
+func reportWords(r *pb.Report) (lines string) {
+	if note := r.GetNote(); note != "" {
+		lines += fmt.Sprintf("  note      %q\n", note)
+	}
+	if evidence := r.GetEvidence(); len(evidence) > 0 {
+		lines += fmt.Sprintf("  evidence  %q, as the reporter tells it\n", evidence)
+	}
+	if resolution := r.GetResolution(); resolution != "" {
+		lines += fmt.Sprintf("  resolved  %q\n", resolution)
+	}
+	return lines
 }
 
 // run says what became of a report.

@@ -27,10 +27,7 @@ func (p *Person) show(ctx context.Context, room ID) {
 	req := &pb.UpdateGroupMetadataRequest{
 		ChannelId: room[:], Fields: []pb.ChannelField{pb.ChannelField_SHARE_PRESENCE}, Presence: p.rng.IntN(3) > 0,
 	}
-	resp := new(pb.UpdateGroupMetadataResponse)
-	if p.insist(ctx, req, resp) == Done {
-		p.repeat(ctx, req, resp)
-	}
+	p.insist(ctx, req, new(pb.UpdateGroupMetadataResponse)) // what changes nothing leaves no receipt
 }
 
 // Shown is how long somebody's presence was to be seen in a channel, in Unix
@@ -158,7 +155,6 @@ func (p *Person) repair(ctx context.Context, room ID) {
 		}
 		return nil
 	})
-	p.repeat(ctx, req, resp)
 }
 
 func (h *History) addRepair() {
