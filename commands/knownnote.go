@@ -207,7 +207,8 @@ func (s *signer) keepEvidence(note []byte) error {
 	if _, err := s.e.fs.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		return err // the first one is enough
 	}
-	file, err := s.e.fs.Create(path, vfs.WriteCategoryUnspecified)
+	// Under its name only once it is whole: half a note speaks for nobody.
+	file, err := s.e.fs.Create(path+".new", vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
@@ -215,6 +216,9 @@ func (s *signer) keepEvidence(note []byte) error {
 		return errors.Join(err, file.Close())
 	}
 	if err := errors.Join(file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	if err := s.e.fs.Rename(path+".new", path); err != nil {
 		return err
 	}
 	folder, err := s.e.fs.OpenDir(s.e.dir)

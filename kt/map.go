@@ -130,6 +130,14 @@ type mapInnerNode struct {
 // Len is the number of labels.
 func (m *Map) Len() uint64 { return uint64(len(m.leaves)) }
 
+// maxMapLabels bounds a map in memory, whose nodes have 31-bit numbers.
+const maxMapLabels = 1 << 28
+
+// crowded reports whether the labels can't be outputs of a VRF. Of n random labels the
+// tree has some 1.44 n inner nodes; whoever chooses labels that share their first bits
+// makes up to 255 for each, and fills the memory of whoever replays them.
+func (m *Map) crowded() bool { return len(m.inner) > 4*len(m.leaves)+1<<14 }
+
 // Root is the root hash; Hash{} of an empty map.
 func (m *Map) Root() Hash { return m.hash(m.root) }
 

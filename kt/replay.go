@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math"
 
 	"github.com/transparency-dev/merkle/compact"
 	"github.com/transparency-dev/merkle/rfc6962"
@@ -139,11 +138,14 @@ func (r *replay) addLeaf(index uint64, leaf []byte) error {
 	case ClassHead:
 		return r.addHead(index, l.Head, leaf)
 	case ClassKT:
-		if r.m.Len() == math.MaxInt32 {
-			return fmt.Errorf("%w: more than %d labels", ErrFormat, math.MaxInt32)
+		if r.m.Len() == maxMapLabels {
+			return fmt.Errorf("%w: more than %d labels", ErrFormat, maxMapLabels)
 		}
 		if err := r.m.Insert(l.Label, l.Commitment); err != nil {
 			return evidence(StepMap, "label %x stands again at index %d: %w", l.Label, index, err)
+		}
+		if r.m.crowded() {
+			return evidence(StepMap, "the %d labels up to index %d share more of their first bits than those of a VRF do", r.m.Len(), index)
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package kt
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"strings"
 	"testing"
@@ -237,4 +238,31 @@ func BenchmarkReplay(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// TestReplayerOfChosenLabels: labels that share their first bits make 255 nodes each.
+// A log of them is found before it fills the memory.
+func TestReplayerOfChosenLabels(t *testing.T) {
+	l := newTestLog(t)
+	r := NewReplayer()
+	for _, leaf := range l.leaves {
+		if err := r.Append(leaf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 1000 {
+		var label Label
+		binary.BigEndian.PutUint32(label[:], uint32(n)*0x9e3779b1)
+		for side := range 2 {
+			label[31] = byte(side)
+			if err := r.Append(AppendKTLeaf(nil, label, Hash{1})); err != nil {
+				var e *EvidenceError
+				if !errors.As(err, &e) || e.Step != StepMap || n < 10 {
+					t.Fatalf("pair %d: %v", n, err)
+				}
+				return
+			}
+		}
+	}
+	t.Error("1000 pairs of labels that differ in the last bit alone were taken")
 }

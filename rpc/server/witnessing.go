@@ -165,7 +165,7 @@ const cosignedLag = 3 * time.Minute
 func (s *shownNote) published(engine *commands.Engine) transparency.Published {
 	c := engine.Checkpoint()
 	if c == nil {
-		return transparency.Published{}
+		return transparency.Published{Stopped: engine.SigningStopped() != nil}
 	}
 	defer c.Release()
 	p := transparency.Published{Note: c.Note, Size: c.Size, Epochs: c.Head.Epoch + 1}

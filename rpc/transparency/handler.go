@@ -1,11 +1,13 @@
 package transparency
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"quicprochat/kt"
 	"quicprochat/log"
@@ -20,6 +22,9 @@ type Published struct {
 	Size uint64
 	// Epochs is the number of heads among those leaves.
 	Epochs uint64
+	// Stopped: nothing is shown because the server signs nothing any more, and will
+	// not before its operator has settled why.
+	Stopped bool
 }
 
 // Source is what a Handler serves.
@@ -58,15 +63,23 @@ func NewHandler(s Source) http.Handler {
 	if s.Logger == nil {
 		s.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &handler{Source: s, slots: make(chan struct{}, maxInFlight)}
+	return &handler{Source: s, slots: make(chan struct{}, maxInFlight), deltas: make(chan struct{}, maxDeltas)}
 }
 
-// maxInFlight bounds the requests that read the log at a time.
-const maxInFlight = 64
+const (
+	// maxInFlight bounds the requests that read the log at a time.
+	maxInFlight = 64
+	// maxDeltas bounds the deltas that are made at a time: each costs a read for every
+	// leaf in it, on the CPU that messages need too.
+	maxDeltas = 2
+	// deltaPatience is how long a delta waits for its turn.
+	deltaPatience = 5 * time.Second
+)
 
 type handler struct {
 	Source
-	slots chan struct{}
+	slots  chan struct{}
+	deltas chan struct{}
 }
 
 // ServeHTTP implements http.Handler.
@@ -79,14 +92,6 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
 		http.Error(w, "read-only", http.StatusMethodNotAllowed)
-		return
-	}
-	select {
-	case h.slots <- struct{}{}:
-		defer func() { <-h.slots }()
-	default:
-		header.Set("Retry-After", "1")
-		http.Error(w, "busy", http.StatusServiceUnavailable)
 		return
 	}
 	path := strings.TrimPrefix(r.URL.Path, "/")
@@ -103,8 +108,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	body, err := h.read(resource)
+	body, err := h.readInTurn(r.Context(), resource)
 	switch {
+	case errors.Is(err, errBusy):
+		header.Set("Retry-After", "1")
+		http.Error(w, "busy", http.StatusServiceUnavailable)
 	case errors.Is(err, log.ErrOutOfRange):
 		http.NotFound(w, r)
 	case err != nil:
@@ -117,13 +125,40 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *handler) checkpoint(w http.ResponseWriter) {
-	note := h.Published().Note
-	if len(note) == 0 {
+	switch published := h.Published(); {
+	case len(published.Note) > 0:
+		write(w, "text/plain; charset=utf-8", published.Note)
+	case published.Stopped:
+		http.Error(w, "the server signs no checkpoints: its log may be an older copy; its operator has to settle that", http.StatusServiceUnavailable)
+	default:
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "no checkpoint is published yet", http.StatusServiceUnavailable)
-		return
 	}
-	write(w, "text/plain; charset=utf-8", note)
+}
+
+var errBusy = errors.New("too many requests at a time")
+
+// readInTurn reads a resource when there is a slot. The slot is not held while the
+// answer is written: a slow reader costs a connection and no more.
+func (h *handler) readInTurn(ctx context.Context, p kt.TilePath) ([]byte, error) {
+	if p.Kind != kt.DeltaBundle {
+		select {
+		case h.slots <- struct{}{}:
+			defer func() { <-h.slots }()
+			return h.read(p)
+		default:
+			return nil, errBusy
+		}
+	}
+	wait, cancel := context.WithTimeout(ctx, deltaPatience)
+	defer cancel()
+	select {
+	case h.deltas <- struct{}{}:
+		defer func() { <-h.deltas }()
+		return h.read(p)
+	case <-wait.Done():
+		return nil, errBusy
+	}
 }
 
 // read gives a resource that lies wholly below the published state; any other

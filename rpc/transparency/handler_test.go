@@ -2,6 +2,7 @@ package transparency
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -96,6 +97,11 @@ func TestCheckpointIsNotCached(t *testing.T) {
 	if got := get(h, http.MethodGet, "/checkpoint"); got.Code != http.StatusServiceUnavailable {
 		t.Errorf("before the first checkpoint: %d", got.Code)
 	}
+	source.Published = func() Published { return Published{Stopped: true} }
+	if got := get(NewHandler(source), http.MethodGet, "/checkpoint"); got.Code != http.StatusServiceUnavailable ||
+		got.Header().Get("Retry-After") != "" || !strings.Contains(got.Body.String(), "signs no checkpoints") {
+		t.Errorf("when nothing is signed any more: %d %v %s", got.Code, got.Header(), got.Body)
+	}
 	if got := get(h, http.MethodGet, "/tile/0/000.p/1"); got.Code != http.StatusNotFound {
 		t.Errorf("a tile before the first checkpoint: %d", got.Code)
 	}
@@ -130,29 +136,75 @@ func TestOverHTTP(t *testing.T) {
 	}
 }
 
-// TestBusyHandler: more requests at a time than slots are told to come again.
+// TestBusyHandler: few deltas are made at a time, which holds up nobody else; who
+// waits in vain is told to come again.
 func TestBusyHandler(t *testing.T) {
 	l := newTestLog(t)
+	l.grow(300)
 	source := l.source()
 	reading, release := make(chan struct{}), make(chan struct{})
 	source.Delta = func(uint64, int) ([]byte, error) { reading <- struct{}{}; <-release; return nil, nil }
 	h := NewHandler(source)
 	done := make(chan int)
-	for range maxInFlight {
-		go func() { done <- get(h, http.MethodGet, "/kt/delta/000").Code }()
+	for range maxDeltas {
+		go func() { done <- get(h, http.MethodGet, "/kt/delta/000.p/1").Code }()
 		<-reading
 	}
-	if got := get(h, http.MethodGet, "/checkpoint"); got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") == "" {
-		t.Errorf("all slots taken: %d", got.Code)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	got := httptest.NewRecorder()
+	h.ServeHTTP(got, httptest.NewRequest(http.MethodGet, "/kt/delta/000.p/1", nil).WithContext(gone))
+	if got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") == "" || got.Header().Get("Cache-Control") != cacheNever {
+		t.Errorf("one delta too many: %d %v", got.Code, got.Header())
+	}
+	for _, path := range []string{"/checkpoint", "/tile/0/000", "/tile/entries/000"} {
+		if got := get(h, http.MethodGet, path); got.Code != http.StatusOK {
+			t.Errorf("%s while deltas are made: %d", path, got.Code)
+		}
 	}
 	close(release)
-	for range maxInFlight {
+	for range maxDeltas {
 		if code := <-done; code != http.StatusOK {
 			t.Errorf("a request that had a slot: %d", code)
 		}
 	}
-	if got := get(h, http.MethodGet, "/checkpoint"); got.Code != http.StatusOK {
+	go func() { <-reading }()
+	if got := get(h, http.MethodGet, "/kt/delta/000.p/1"); got.Code != http.StatusOK {
 		t.Errorf("slots free again: %d", got.Code)
+	}
+}
+
+// stuck is a reader who does not read.
+type stuck struct {
+	http.ResponseWriter
+	writing, release chan struct{}
+}
+
+func (s stuck) Write(b []byte) (int, error) {
+	s.writing <- struct{}{}
+	<-s.release
+	return len(b), nil
+}
+
+// TestSlowReaders: who does not take the answer keeps nobody from the log.
+func TestSlowReaders(t *testing.T) {
+	l := newTestLog(t)
+	l.grow(300)
+	h := NewHandler(l.source())
+	writing, release, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	for range maxInFlight + 1 {
+		go func() {
+			h.ServeHTTP(stuck{httptest.NewRecorder(), writing, release}, httptest.NewRequest(http.MethodGet, "/tile/0/000", nil))
+			done <- struct{}{}
+		}()
+		<-writing
+	}
+	if got := get(h, http.MethodGet, "/tile/0/000"); got.Code != http.StatusOK {
+		t.Errorf("with %d slow readers: %d", maxInFlight+1, got.Code)
+	}
+	close(release)
+	for range maxInFlight + 1 {
+		<-done
 	}
 }
 

@@ -30,7 +30,7 @@ func (e *KnowsBetterError) Error() string {
 	if e.Theirs <= e.Ours {
 		what = fmt.Sprintf("has cosigned another history of this log at size %d", e.Theirs)
 	}
-	return fmt.Sprintf("witness %s %s: no checkpoint is signed any more, or two histories would be signed; stop the server and put the newest copy of the data directory back, or, if it is lost for good, go on without it: quicprochat-server admin new-generation --accept-loss",
+	return fmt.Sprintf("witness %s %s: no checkpoint is signed any more, or two histories would be signed; stop the server and put the newest copy of the data directory back, or, if it is lost for good, go on without it: quicprochat-server admin new-generation --accept-loss; if this copy is the newest and the witness is wrong, take the witness out of the file of --witness",
 		e.Witness, what)
 }
 
