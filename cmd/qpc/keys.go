@@ -180,7 +180,7 @@ func writeNumbered(base, ending string, content []byte) (name string, err error)
 	}
 }
 
-// writeNew writes a file where none is.
+// writeNew writes a file that only its owner can read, where none is.
 func writeNew(name string, content []byte) error {
 	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

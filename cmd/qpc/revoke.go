@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 
@@ -58,7 +57,7 @@ func (cmd revokeCommand) Run(ctx context.Context, a *app) error {
 		if err != nil {
 			return err
 		}
-		if err := saveNew(cmd.Save, append(content, '\n')); err != nil {
+		if err := writeNew(cmd.Save, append(content, '\n')); err != nil {
 			return err
 		}
 		return a.print(map[string]any{"key": saved.Key, "file": cmd.Save},
@@ -112,16 +111,6 @@ func (cmd revokeCommand) statement(a *app) (*savedRevocation, error) {
 	reason := revocationReasons[cmd.Reason]
 	s := statement.Revoke{ServerName: k.ServerName, Key: key, Reason: reason}
 	return &savedRevocation{revocationFormat, k.ServerName, hex.EncodeToString(key), uint32(reason), s.Sign(signer)}, nil
-}
-
-// saveNew writes a file that only its owner can read, where none is.
-func saveNew(name string, content []byte) error {
-	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(content)
-	return errors.Join(err, file.Close())
 }
 
 func readRevocation(file string) (*savedRevocation, error) {
