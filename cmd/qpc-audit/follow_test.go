@@ -229,14 +229,14 @@ func TestFollowAccusesNobody(t *testing.T) {
 		a.want(exitUnsettled, "no checkpoint")
 		a.publish()
 		a.want(exitSatisfied)
-		a.lie = func(path string, body []byte) []byte {
+		a.tell(func(path string, body []byte) []byte {
 			if path == "checkpoint" {
 				return nil
 			}
 			return body
-		}
+		})
 		a.want(exitUnreachable)
-		a.lie = nil
+		a.tell(nil)
 		a.flags = append(a.flags, "--freshness", "1ns")
 		a.want(exitUnsettled, "stale")
 	})
@@ -248,7 +248,7 @@ func TestFollowAsksTwice(t *testing.T) {
 	bothModes(t, func(t *testing.T, a *audited) {
 		a.grow(100)
 		times := 1
-		a.lie = func(path string, body []byte) []byte {
+		a.tell(func(path string, body []byte) []byte {
 			if strings.HasPrefix(path, "tile/entries/") || strings.HasPrefix(path, "kt/delta/") {
 				if times > 0 {
 					times--
@@ -256,7 +256,7 @@ func TestFollowAsksTwice(t *testing.T) {
 				}
 			}
 			return body
-		}
+		})
 		a.want(exitSatisfied)
 		a.grow(1)
 		times = 1000
@@ -268,12 +268,12 @@ func TestFollowAsksTwice(t *testing.T) {
 func TestFollowMissesWhatWasSigned(t *testing.T) {
 	bothModes(t, func(t *testing.T, a *audited) {
 		a.grow(600)
-		a.lie = func(path string, body []byte) []byte {
+		a.tell(func(path string, body []byte) []byte {
 			if strings.HasPrefix(path, "tile/entries/001") || strings.HasPrefix(path, "kt/delta/") {
 				return nil
 			}
 			return body
-		}
+		})
 		a.want(exitEvidence, "does not serve what it covers")
 	})
 }
@@ -471,12 +471,12 @@ func TestFollowSurvivesHugeLogs(t *testing.T) {
 		// A resource without end is not read to it.
 		b := newAudited(t, a.flags...)
 		b.grow(20)
-		b.lie = func(path string, body []byte) []byte {
+		b.tell(func(path string, body []byte) []byte {
 			if !strings.HasPrefix(path, "tile/entries/") {
 				return body
 			}
 			return append(body, make([]byte, 1<<20)...)
-		}
+		})
 		b.want(exitEvidence, "too long")
 	})
 }

@@ -179,6 +179,14 @@ func (l *fakeLog) sign(origin string, size uint64, root kt.Hash) []byte {
 	return signed
 }
 
+// tell has the log answer what lie makes of the truth; nil is the truth. A request
+// that its client has given up may still be on its way.
+func (l *fakeLog) tell(lie func(path string, body []byte) []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lie = lie
+}
+
 // ServeHTTP serves everything that was appended, published or not.
 func (l *fakeLog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.mu.Lock()
@@ -277,6 +285,13 @@ func (l *fakeLog) asked() int {
 	}
 	clear(l.requests)
 	return n
+}
+
+// askedFor is how often a path was asked for since then.
+func (l *fakeLog) askedFor(path string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.requests[path]
 }
 
 // call runs the program in this process.

@@ -87,24 +87,24 @@ func TestMirrorResumes(t *testing.T) {
 	l := newFakeLog(t)
 	l.grow(3000)
 	url, dir := l.serve(), filepath.Join(t.TempDir(), "copy")
-	l.lie = func(path string, body []byte) []byte {
+	l.tell(func(path string, body []byte) []byte {
 		if path == "tile/entries/009" {
 			return nil
 		}
 		return body
-	}
+	})
 	if code, said := l.mirror(url, dir); code != exitEvidence || !strings.Contains(said, "does not serve") {
 		t.Errorf("%d: %s", code, said)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "checkpoint")); err == nil {
 		t.Error("an incomplete copy has a checkpoint")
 	}
-	l.lie = nil
+	l.tell(nil)
 	l.asked()
 	if code, said := l.mirror(url, dir); code != exitSatisfied || strings.Contains(said, " 0 bundles fetched") {
 		t.Errorf("%d: %s", code, said)
 	}
-	if l.requests["tile/entries/000"] > 0 {
+	if l.askedFor("tile/entries/000") > 0 {
 		t.Error("a bundle was fetched twice")
 	}
 	l.sameAs(dir)
@@ -115,17 +115,17 @@ func TestMirrorFindsLies(t *testing.T) {
 	l.grow(600)
 	url := l.serve()
 	for _, path := range []string{"tile/entries/001", "checkpoint", "kt/delta/000"} {
-		l.lie = func(asked string, body []byte) []byte {
+		l.tell(func(asked string, body []byte) []byte {
 			if strings.HasPrefix(asked, path) {
 				body[len(fakeOrigin)+2] ^= 1
 			}
 			return body
-		}
+		})
 		if code, said := l.mirror(url, filepath.Join(t.TempDir(), "copy")); code != exitEvidence && code != exitUnsettled {
 			t.Errorf("%s: %d: %s", path, code, said)
 		}
 	}
-	l.lie = nil
+	l.tell(nil)
 	dir := filepath.Join(t.TempDir(), "copy")
 	if code, said := l.mirror(url, dir); code != exitSatisfied {
 		t.Fatalf("%d: %s", code, said)

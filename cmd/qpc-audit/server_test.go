@@ -268,11 +268,11 @@ func TestInterrupted(t *testing.T) {
 	a := newAudited(t)
 	waiting := make(chan struct{}, 100)
 	released := make(chan struct{})
-	a.lie = func(_ string, body []byte) []byte {
+	a.tell(func(_ string, body []byte) []byte {
 		waiting <- struct{}{}
 		<-released
 		return body
-	}
+	})
 	t.Cleanup(func() { close(released) })
 	for _, args := range [][]string{{"follow", "--once"}, {"follow"}, {"mirror", filepath.Join(t.TempDir(), "copy")}} {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -171,7 +171,7 @@ func TestWitnessAudits(t *testing.T) {
 		t.Error("the state went on")
 	}
 	// The log out of reach: come again.
-	l.lie = func(string, []byte) []byte { return nil }
+	l.tell(func(string, []byte) []byte { return nil })
 	l.show(l.noteAt(size))
 	if status, _, _ := w.submit(kt.AddCheckpoint{Old: size, Proof: l.consistency(size, size+1), Note: l.noteAt(size + 1)}); status != http.StatusForbidden {
 		t.Errorf("a log that does not serve what it signed: %d", status)
