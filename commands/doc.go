@@ -15,7 +15,7 @@
 //	                 ▼           ▼           ▼
 //	               decided  ≥  synced  ≥  anchored  ≥  published
 //
-// Two or three groups are in flight at once: the writer goes on deciding while
+// Two groups are in flight at once: the writer goes on deciding while
 // the disk works on the groups before. The log batch is committed and handed
 // on before the views batch is applied, because applying may wait for a flush
 // of the views, and that flush waits until the log is synced.

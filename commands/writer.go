@@ -13,9 +13,10 @@ import (
 )
 
 // pipelineDepth is how many groups may be between their commit and their
-// publication: enough to keep deciding while the disk works, few enough that
-// groups grow under load instead of latency.
-const pipelineDepth = 3
+// publication: one whose log batch is synced while the anchor of the one before is
+// written. With a third, groups are a quarter smaller, so that the disk syncs more
+// often, and answers come no sooner (docs/performance.md, "Fourth pass").
+const pipelineDepth = 2
 
 // The views are flushed after so many unflushed events or changed rows, whichever
 // comes first: they bound how much of the log a start has to replay. Time goes with
